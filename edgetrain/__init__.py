@@ -1,0 +1,48 @@
+"""Federated training of binary neural networks inside a memory budget.
+
+Names resolve on first use, so that a device's worker that needs the planner and the native
+engine alone never pays for numpy.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from edgetrain._version import __version__
+
+if TYPE_CHECKING:
+    from edgetrain import models as models
+    from edgetrain.errors import BudgetError as BudgetError
+    from edgetrain.errors import EdgetrainError as EdgetrainError
+    from edgetrain.model import Model as Model
+    from edgetrain.plan import Plan as Plan
+    from edgetrain.plan import plan as plan
+    from edgetrain.train import Metrics as Metrics
+    from edgetrain.train import Trainer as Trainer
+    from edgetrain.train import load as load
+
+_HOME = {
+    "BudgetError": "edgetrain.errors",
+    "EdgetrainError": "edgetrain.errors",
+    "Metrics": "edgetrain.train",
+    "Model": "edgetrain.model",
+    "Plan": "edgetrain.plan",
+    "Trainer": "edgetrain.train",
+    "load": "edgetrain.train",
+    "plan": "edgetrain.plan",
+}
+
+__all__ = ["__version__", "models", *_HOME]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name == "models":
+        return import_module("edgetrain.models")
+    if name not in _HOME:
+        raise AttributeError(f"module 'edgetrain' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
