@@ -1,0 +1,54 @@
+"""How every command of ours ends: a result, or one line that says what to do.
+
+The commands (`edgetrain`, `edgetrain-client`, `edgetrain-coordinator`, `edgetrain-profile`) are
+typer applications. Their entry points call `run_command`, so that a mistake looks the same
+everywhere: `error: cause: cure` on stderr and the exit code of its kind, never a traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+from edgetrain.errors import EdgetrainError
+
+if TYPE_CHECKING:
+    import typer
+
+__all__ = ["DEBUG_VARIABLE", "run_command"]
+
+DEBUG_FLAG = "--debug"
+DEBUG_VARIABLE = "EDGETRAIN_DEBUG"
+DEBUG_HELP = f"Put {DEBUG_FLAG} anywhere, or set {DEBUG_VARIABLE}=1, to see an error's traceback."
+
+
+def run_command(app: typer.Typer, arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a typer application and end the process with the exit code that fits.
+
+    `arguments` are those of the command line unless given. `--debug` is taken out of them
+    wherever it stands before a bare `--`; with it, or with EDGETRAIN_DEBUG=1, the traceback is
+    printed above the line. An EdgetrainError ends with its own exit code; typer's own errors (a
+    wrong option) keep typer's.
+    """
+    debug, rest = split_debug(sys.argv[1:] if arguments is None else arguments)
+    if not isinstance(app.info.epilog, str):
+        app.info.epilog = DEBUG_HELP
+    try:
+        app(args=rest)
+    except EdgetrainError as error:
+        if debug:
+            traceback.print_exception(error)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    sys.exit(0)
+
+
+def split_debug(arguments: Sequence[str]) -> tuple[bool, list[str]]:
+    """Return whether tracebacks are wanted, and the arguments without the flag that says so."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    ours = [argument for argument in arguments[:end] if argument != DEBUG_FLAG]
+    wanted = len(ours) < end or os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
+    return wanted, [*ours, *arguments[end:]]
