@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from edgetrain.errors import BudgetError as BudgetError
     from edgetrain.errors import EdgetrainError as EdgetrainError
     from edgetrain.model import Model as Model
-    from edgetrain.plan import Plan as Plan
-    from edgetrain.plan import plan as plan
+    from edgetrain.planner import Plan as Plan
+    from edgetrain.planner import plan as plan
     from edgetrain.train import Metrics as Metrics
     from edgetrain.train import Trainer as Trainer
     from edgetrain.train import load as load
@@ -27,10 +27,10 @@ _HOME = {
     "EdgetrainError": "edgetrain.errors",
     "Metrics": "edgetrain.train",
     "Model": "edgetrain.model",
-    "Plan": "edgetrain.plan",
+    "Plan": "edgetrain.planner",
     "Trainer": "edgetrain.train",
     "load": "edgetrain.train",
-    "plan": "edgetrain.plan",
+    "plan": "edgetrain.planner",
 }
 
 __all__ = ["__version__", "models", *_HOME]  # noqa: PLE0604

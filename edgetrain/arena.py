@@ -1,0 +1,79 @@
+"""Places tensors in one arena by liveness, so that no two that live at once overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = ["ALIGNMENT", "Placement", "Tensor", "lower_bound", "place"]
+
+ALIGNMENT = 64
+"""Bytes: one cache line, one AVX-512 register."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Bytes that are alive from step first to step last, both included."""
+
+    name: str
+    bytes: int
+    first: int
+    last: int
+
+    def meets(self, other: Tensor) -> bool:
+        """Whether both are alive at some step."""
+        return self.first <= other.last and other.first <= self.last
+
+    @property
+    def room(self) -> int:
+        """The bytes taken, rounded up to the alignment."""
+        return -(-self.bytes // ALIGNMENT) * ALIGNMENT
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A tensor and the offset of its first byte."""
+
+    tensor: Tensor
+    offset: int
+
+    @property
+    def end(self) -> int:
+        """The offset after its last byte, rounded up to the alignment."""
+        return self.offset + self.tensor.room
+
+
+def lower_bound(tensors: Sequence[Tensor]) -> int:
+    """Return the most bytes that are alive at one step: no arena can be smaller."""
+    steps = {tensor.first for tensor in tensors}
+    return max(
+        (sum(t.room for t in tensors if t.first <= step <= t.last) for step in steps), default=0
+    )
+
+
+def place(tensors: Sequence[Tensor]) -> tuple[Placement, ...]:
+    """Return the tensors with offsets, in the given order.
+
+    The better of two greedy orders, largest first and longest-lived first: each tensor takes the
+    lowest gap among those already placed that meet it.
+    """
+    orders = (
+        sorted(tensors, key=lambda t: (-t.room, t.first, t.name)),
+        sorted(tensors, key=lambda t: (t.first - t.last, -t.room, t.name)),
+    )
+    candidates = [_greedy(order) for order in orders]
+    best = min(candidates, key=lambda placed: max((p.end for p in placed), default=0))
+    by_name = {placement.tensor.name: placement for placement in best}
+    return tuple(by_name[tensor.name] for tensor in tensors)
+
+
+def _greedy(order: Sequence[Tensor]) -> list[Placement]:
+    placed: list[Placement] = []
+    for tensor in order:
+        offset = 0
+        for other in sorted((p for p in placed if p.tensor.meets(tensor)), key=lambda p: p.offset):
+            if other.offset >= offset + tensor.room:
+                break
+            offset = max(offset, other.end)
+        placed.append(Placement(tensor, offset))
+    return placed

@@ -1,0 +1,62 @@
+"""BatchNorm: x = (y - mean) / deviation + shift, with the mean absolute deviation.
+
+There is no gain: a positive one cannot change a sign. The backward pass keeps the sign of the
+normalised value in place of the value (Wang et al. 2021):
+dL/dy = v - mean(v) - mean(v s) s, with v = g / deviation and s the retained sign.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from edgetrain.ops.op import LANES, Arithmetic, Context, Op, Signal, TensorRule, padded
+
+__all__ = ["BatchNorm"]
+
+CHANNEL_STATE = ("shift", "moment1", "moment2", "mean", "deviation")
+"""float32 a channel: the shift, its two Adam moments, and the running statistics."""
+
+
+@dataclass(frozen=True)
+class BatchNorm(Op):
+    """Batch normalisation by mean absolute deviation, with a trained shift."""
+
+    name: ClassVar[str] = "batch_norm"
+    opcode: ClassVar[int] = 2
+    reference: ClassVar[str] = "edgetrain.reference.batch_norm"
+
+    def flow(self, source: Signal) -> Signal:
+        self.require(source, "integers")
+        return Signal(source.features, "normalised")
+
+    def tensors(self, context: Context) -> tuple[TensorRule, ...]:
+        channels, examples = context.source.features, context.examples
+        rules = [TensorRule(name, 4 * channels, "persistent") for name in CHANNEL_STATE]
+        rules += [
+            TensorRule("inverse_deviation", 4 * padded(channels), "retained"),
+            TensorRule("output_gradient", 4 * examples * padded(channels), "gradient"),
+            # Two 64-bit sums, three float32 coefficients a channel, one float32 maximum a tile.
+            TensorRule(
+                "channel_sums", 28 * padded(channels) + 4 * padded(channels) // LANES, "backward"
+            ),
+        ]
+        if context.last:
+            rules.append(TensorRule("sign", examples * padded(channels) // 8, "retained"))
+            rules.append(TensorRule("logits", 4 * examples * channels, "retained"))
+        return tuple(rules)
+
+    def arithmetic(self, context: Context) -> Arithmetic:
+        elements = context.examples * context.source.features
+        return Arithmetic(forward=3 * elements, backward=8 * elements, bytes_moved=20 * elements)
+
+    def record(self, context: Context, offsets: dict[str, int]) -> tuple[int, ...]:
+        return (
+            context.source.features,
+            *(offsets[name] for name in CHANNEL_STATE),
+            offsets["inverse_deviation"],
+            offsets["output_gradient"],
+            offsets["channel_sums"],
+            offsets.get("sign", -1),
+            offsets.get("logits", -1),
+        )

@@ -1,0 +1,154 @@
+"""Linear: y = W x in exact integers, with weights trained in one of three ways.
+
+bnn   W = sign(latent), the latent an int8 (ALGORITHMS: memory-lean training)
+fsb   W = scale * S, S fixed signs drawn from the seed, one uint8 scale a group of inputs
+int8  W = latent
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
+
+from edgetrain.errors import ModelError
+from edgetrain.ops.op import LANES, Arithmetic, Context, Op, Signal, TensorRule, padded
+
+__all__ = ["GROUPS", "WEIGHT_MODES", "Linear", "Training", "WeightMode"]
+
+Training = Literal["auto", "bnn", "fsb", "int8"]
+WeightMode = Literal["bnn", "fsb", "int8"]
+WEIGHT_MODES: tuple[WeightMode, ...] = get_args(WeightMode)
+GROUPS = (1, 2, 4, 8, 16, 32)
+"""Inputs that may share a scale: a group never straddles a word of signs."""
+LIMIT = 65536
+"""Widest layer for which every sum is sure to fit 32 bits."""
+GRADIENT_ROWS = 64
+"""Rows of the weight gradient that exist at a time."""
+
+
+@dataclass(frozen=True)
+class Linear(Op):
+    """A dense layer: features -> outputs.
+
+    training "auto" follows the plan's mode; group is the inputs that share one scale in fsb.
+    """
+
+    outputs: int
+    training: Training = "auto"
+    group: int = 4
+
+    name: ClassVar[str] = "linear"
+    opcode: ClassVar[int] = 1
+    reference: ClassVar[str] = "edgetrain.reference.linear"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.outputs <= LIMIT:
+            raise ModelError(f"linear has {self.outputs} outputs: choose 1 to {LIMIT}")
+        if self.training not in get_args(Training):
+            raise ModelError(
+                f"linear cannot be trained as {self.training!r}: choose one of "
+                f"{', '.join(get_args(Training))}"
+            )
+        if self.group not in GROUPS:
+            raise ModelError(
+                f"{self.group} inputs cannot share a scale: choose one of "
+                f"{', '.join(map(str, GROUPS))}"
+            )
+
+    def weight_mode(self, mode: str) -> WeightMode:
+        """Return how the weights are trained under a plan's mode."""
+        chosen = mode if self.training == "auto" else self.training
+        assert chosen in WEIGHT_MODES
+        return chosen
+
+    def scales(self, inputs: int) -> int:
+        """Return the scales of one output in fsb."""
+        return -(-inputs // self.group)
+
+    def weight_bytes(self, inputs: int, mode: str) -> int:
+        """Return the bytes of trained state: a latent a weight, or a scale a group."""
+        count = self.scales(inputs) if self.weight_mode(mode) == "fsb" else inputs
+        return self.outputs * count
+
+    def flow(self, source: Signal) -> Signal:
+        self.require(source, "int8", "bits")
+        if not 1 <= source.features <= LIMIT:
+            raise ModelError(f"linear has {source.features} inputs: choose 1 to {LIMIT}")
+        return Signal(self.outputs, "integers")
+
+    def check_mode(self, source: Signal, mode: str) -> None:
+        """Raise ModelError where fsb would train nothing, as batch norm cancels one scale a row."""
+        if self.weight_mode(mode) == "fsb" and self.scales(source.features) < 2:
+            raise ModelError(
+                f"one scale an output trains nothing, because batch norm cancels it: linear has "
+                f"{source.features} inputs in groups of {self.group}; choose a smaller group or "
+                f"training='int8'"
+            )
+
+    def tensors(self, context: Context) -> tuple[TensorRule, ...]:
+        inputs, examples, outputs = context.source.features, context.examples, self.outputs
+        weights = "scale" if self.weight_mode(context.mode) == "fsb" else "latent"
+        rules = [
+            TensorRule(weights, self.weight_bytes(inputs, context.mode), "persistent"),
+            TensorRule("codes", examples * padded(outputs) // 2, "backward"),
+            TensorRule("code_rows", examples * padded(outputs), "backward"),
+            TensorRule("code_columns", padded(outputs) * padded(examples, 4), "backward"),
+            TensorRule("forward_tile", context.threads * self._forward_tile(context), "forward"),
+            TensorRule("backward_tile", context.threads * self._backward_tile(context), "backward"),
+        ]
+        if self._expands(context):
+            rules.append(TensorRule("input_bytes", examples * padded(inputs), "forward"))
+        return tuple(rules)
+
+    def arithmetic(self, context: Context) -> Arithmetic:
+        inputs, planes = context.source.features, self._planes(context)
+        products = context.examples * inputs * self.outputs
+        weights = self.weight_bytes(inputs, context.mode)
+        return Arithmetic(
+            forward=products * planes,
+            backward=products * (1 if context.first else 1 + planes),
+            bytes_moved=4 * weights + 3 * context.examples * (inputs + self.outputs) // 8,
+        )
+
+    def record(self, context: Context, offsets: dict[str, int]) -> tuple[int, ...]:
+        weight_mode = self.weight_mode(context.mode)
+        return (
+            context.index,
+            WEIGHT_MODES.index(weight_mode),
+            int(context.source.kind == "bits"),
+            context.source.features,
+            self.outputs,
+            self.group,
+            offsets["scale" if weight_mode == "fsb" else "latent"],
+            offsets["input"],
+            offsets.get("input_bytes", -1),
+            offsets["input_gradient"],
+            offsets["codes"],
+            offsets["code_rows"],
+            offsets["code_columns"],
+            offsets["forward_tile"],
+            self._forward_tile(context),
+            offsets["backward_tile"],
+            self._backward_tile(context),
+        )
+
+    def _expands(self, context: Context) -> bool:
+        """Whether packed signs must become bytes, because the weights are wider than a bit."""
+        return context.source.kind == "bits" and self.weight_mode(context.mode) != "bnn"
+
+    def _planes(self, context: Context) -> int:
+        """Return the int8 planes of a weight: a scale of 8 bits and its sign need two."""
+        return 2 if self.weight_mode(context.mode) == "fsb" else 1
+
+    def _forward_tile(self, context: Context) -> int:
+        inputs = context.source.features
+        binary = context.source.kind == "bits" and self.weight_mode(context.mode) == "bnn"
+        panel = padded(inputs) // 8 * LANES if binary else padded(inputs) * LANES
+        sums = 2 * LANES * 4
+        return padded(panel, 64) + sums + context.examples * LANES * 4
+
+    def _backward_tile(self, context: Context) -> int:
+        input_panel = padded(context.examples, 4) * LANES
+        weight_panel = padded(self.outputs) * LANES
+        sums = 2 * LANES * 4
+        return padded(input_panel, 64) + weight_panel + sums + GRADIENT_ROWS * LANES * 4

@@ -1,0 +1,138 @@
+"""What an op must declare, and the words it declares it in.
+
+An op is one frozen dataclass: its fields are the layer's specification, its methods are the
+rules. Planner, cost model, oracle tests and benchmarks read them from here, so that an op cannot
+exist half-way.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from edgetrain.errors import ModelError
+
+__all__ = ["LANES", "Arithmetic", "Context", "Op", "Phase", "Signal", "TensorRule", "padded"]
+
+LANES = 32
+"""Channels that a kernel takes at a time: one 32-bit word of packed signs."""
+
+Mode = Literal["bnn", "fsb"]
+Phase = Literal["persistent", "loaded", "retained", "gradient", "forward", "backward"]
+"""When a tensor is alive, seen from its block.
+
+persistent  always
+loaded      from the loading of a micro-batch to the block's backward step
+retained    from the block's forward step to its backward step
+gradient    from the step that makes the gradient of the block's output to the block's backward step
+forward     during the block's forward step
+backward    during the block's backward step
+"""
+
+
+def padded(count: int, multiple: int = LANES) -> int:
+    """Return the count rounded up to a multiple."""
+    return -(-count // multiple) * multiple
+
+
+@dataclass(frozen=True)
+class Signal:
+    """What flows from one op to the next: how many features, and how they are held.
+
+    kind is "int8" (the data), "bits" (packed signs), "integers" (sums of a weight layer) or
+    "normalised" (what the loss reads).
+    """
+
+    features: int
+    kind: Literal["int8", "bits", "integers", "normalised"]
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where an op stands in a plan.
+
+    index is the number of its block, source what flows into the op, examples the micro-batch.
+    """
+
+    index: int
+    source: Signal
+    mode: Mode
+    examples: int
+    threads: int
+    last: bool
+
+    @property
+    def first(self) -> bool:
+        """Whether nothing below this block needs a gradient."""
+        return self.index == 0
+
+
+@dataclass(frozen=True)
+class TensorRule:
+    """One tensor that an op needs: name within its block, bytes and life."""
+
+    name: str
+    bytes: int
+    phase: Phase
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """What one step of one micro-batch costs.
+
+    Operations are multiply-accumulates or their binary equals; bytes are those moved between
+    the arena and the processor.
+    """
+
+    forward: int = 0
+    backward: int = 0
+    bytes_moved: int = 0
+
+    def __add__(self, other: Arithmetic) -> Arithmetic:
+        return Arithmetic(
+            self.forward + other.forward,
+            self.backward + other.backward,
+            self.bytes_moved + other.bytes_moved,
+        )
+
+
+class Op(ABC):
+    """One kind of layer."""
+
+    name: ClassVar[str]
+    opcode: ClassVar[int]
+    """The number by which the native engine knows the op."""
+    reference: ClassVar[str]
+    """The module of the numpy oracle."""
+
+    @abstractmethod
+    def flow(self, source: Signal) -> Signal:
+        """Return what flows out. Raises ModelError when the source does not fit."""
+
+    @abstractmethod
+    def tensors(self, context: Context) -> tuple[TensorRule, ...]:
+        """Return every tensor that the op needs in the arena."""
+
+    @abstractmethod
+    def arithmetic(self, context: Context) -> Arithmetic:
+        """Return what one step of one micro-batch costs."""
+
+    @abstractmethod
+    def record(self, context: Context, offsets: dict[str, int]) -> tuple[int, ...]:
+        """Return the words that the native engine reads after the opcode.
+
+        offsets maps the names of the block's tensors, and "input" and "input_gradient", to their
+        places in the arena; a tensor that does not exist has offset -1.
+        """
+
+    def to_fields(self) -> dict[str, Any]:
+        """Return the specification as JSON-ready fields."""
+        return {"op": self.name, **vars(self)}
+
+    def require(self, source: Signal, *kinds: str) -> None:
+        """Raise ModelError unless the source is of one of the kinds."""
+        if source.kind not in kinds:
+            raise ModelError(
+                f"{self.name} cannot follow {source.kind}: it needs {' or '.join(kinds)}"
+            )

@@ -1,0 +1,34 @@
+"""Sign: x -> +1 or -1, held as one bit, with the straight-through mask |x| <= 1 as another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from edgetrain.ops.op import Arithmetic, Context, Op, Signal, TensorRule, padded
+
+__all__ = ["Sign"]
+
+
+@dataclass(frozen=True)
+class Sign(Op):
+    """The binary activation; sign(0) is +1."""
+
+    name: ClassVar[str] = "sign"
+    opcode: ClassVar[int] = 3
+    reference: ClassVar[str] = "edgetrain.reference.sign"
+
+    def flow(self, source: Signal) -> Signal:
+        self.require(source, "normalised")
+        return Signal(source.features, "bits")
+
+    def tensors(self, context: Context) -> tuple[TensorRule, ...]:
+        packed = context.examples * padded(context.source.features) // 8
+        return (TensorRule("sign", packed, "retained"), TensorRule("mask", packed, "retained"))
+
+    def arithmetic(self, context: Context) -> Arithmetic:
+        elements = context.examples * context.source.features
+        return Arithmetic(forward=3 * elements, backward=elements, bytes_moved=elements // 2)
+
+    def record(self, context: Context, offsets: dict[str, int]) -> tuple[int, ...]:
+        return (context.source.features, offsets["sign"], offsets["mask"])

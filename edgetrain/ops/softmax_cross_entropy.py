@@ -1,0 +1,38 @@
+"""SoftmaxCrossEntropy: the loss, whose gradient leaves as integers times one scale."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from edgetrain.ops.op import Arithmetic, Context, Op, Signal, TensorRule
+
+__all__ = ["SoftmaxCrossEntropy"]
+
+
+@dataclass(frozen=True)
+class SoftmaxCrossEntropy(Op):
+    """Mean over the examples of -log softmax(x)[label]."""
+
+    name: ClassVar[str] = "softmax_cross_entropy"
+    opcode: ClassVar[int] = 4
+    reference: ClassVar[str] = "edgetrain.reference.softmax_cross_entropy"
+
+    def flow(self, source: Signal) -> Signal:
+        self.require(source, "normalised")
+        return source
+
+    def tensors(self, context: Context) -> tuple[TensorRule, ...]:
+        return (TensorRule("labels", context.examples, "loaded"),)
+
+    def arithmetic(self, context: Context) -> Arithmetic:
+        elements = context.examples * context.source.features
+        return Arithmetic(forward=12 * elements, backward=3 * elements, bytes_moved=12 * elements)
+
+    def record(self, context: Context, offsets: dict[str, int]) -> tuple[int, ...]:
+        return (
+            context.source.features,
+            offsets["logits"],
+            offsets["output_gradient"],
+            offsets["labels"],
+        )

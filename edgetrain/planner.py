@@ -1,0 +1,215 @@
+"""Plan: a model plus choices, compiled to ops, lifetimes and offsets in one arena.
+
+Pure Python without numpy, so that a device plans for itself. The arena's size is exact: the
+engine allocates it once and nothing else.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from edgetrain.arena import Placement, Tensor, lower_bound, place
+from edgetrain.errors import BudgetError, ModelError
+from edgetrain.model import Block, Model
+from edgetrain.ops import Arithmetic, Context, Op
+from edgetrain.ops.op import Mode, padded
+from edgetrain.sizes import format_size, parse_size
+
+__all__ = ["Plan", "micro_batches", "plan"]
+
+MAGIC = 0x31504154_45474445  # "EDGETAP1", little-endian
+LARGEST_BATCH = 8192
+"""Largest micro-batch for which every sum of the weight gradient is sure to fit 32 bits."""
+SMALLEST_MICRO_BATCH = 2
+"""Statistics of a single example have no deviation, so it teaches nothing."""
+MOST_THREADS = 64
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the engine will do and where every byte of it lies.
+
+    peak_bytes is the arena's size: all state, activations, gradients and scratch.
+    """
+
+    model: Model
+    mode: Mode
+    batch: int
+    micro_batch: int
+    threads: int
+    reuse: bool
+    placements: tuple[Placement, ...] = field(repr=False)
+
+    @cached_property
+    def peak_bytes(self) -> int:
+        """Bytes of the arena, exactly."""
+        return max(placement.end for placement in self.placements)
+
+    @property
+    def lower_bound_bytes(self) -> int:
+        """The most bytes alive at one step, which no placement can undercut."""
+        return lower_bound([placement.tensor for placement in self.placements])
+
+    @cached_property
+    def arithmetic(self) -> Arithmetic:
+        """What one step of one full micro-batch costs."""
+        total = Arithmetic()
+        for _, op, context in _walk(self.model, self.mode, self.micro_batch, self.threads):
+            total += op.arithmetic(context)
+        return total
+
+    def offset(self, name: str) -> int:
+        """Return where a tensor starts in the arena. Raises KeyError for an unknown name."""
+        return self._by_name[name].offset
+
+    def bytes_of(self, name: str) -> int:
+        """Return the bytes of a tensor. Raises KeyError for an unknown name."""
+        return self._by_name[name].tensor.bytes
+
+    @cached_property
+    def _by_name(self) -> dict[str, Placement]:
+        return {placement.tensor.name: placement for placement in self.placements}
+
+    def program(self) -> bytes:
+        """Return what the native engine executes: little-endian 64-bit words."""
+        blocks = list(self.model.blocks())
+        words = [
+            MAGIC,
+            self.micro_batch,
+            self.threads,
+            self.peak_bytes,
+            self.model.input_features,
+            self.offset("input"),
+            len(blocks),
+        ]
+        for block, op, context in _walk(self.model, self.mode, self.micro_batch, self.threads):
+            record = op.record(context, self._offsets(block))
+            words += [op.opcode, len(record), *record]
+        return struct.pack(f"<{len(words)}q", *words)
+
+    def _offsets(self, block: Block) -> dict[str, int]:
+        prefix = f"layer{block.index}."
+        offsets = {
+            name.removeprefix(prefix): placement.offset
+            for name, placement in self._by_name.items()
+            if name.startswith(prefix)
+        }
+        below = block.index - 1
+        offsets["input"] = self.offset(f"layer{below}.sign" if block.index else "input")
+        offsets["input_gradient"] = (
+            self.offset(f"layer{below}.output_gradient") if block.index else -1
+        )
+        return offsets
+
+    def explain(self) -> str:
+        """Return a text table of every tensor: life in steps, offset, bytes."""
+        rows = [("tensor", "life", "offset", "bytes")]
+        for placement in sorted(self.placements, key=lambda p: (p.tensor.first, p.offset)):
+            tensor = placement.tensor
+            life = f"{tensor.first}-{tensor.last}"
+            rows.append((tensor.name, life, f"{placement.offset:,}", f"{tensor.bytes:,}"))
+        widths = [max(len(row[column]) for row in rows) for column in range(4)]
+        lines = [
+            f"{name:<{widths[0]}}  {life:>{widths[1]}}  {offset:>{widths[2]}}  {size:>{widths[3]}}"
+            for name, life, offset, size in rows
+        ]
+        waste = self.peak_bytes / self.lower_bound_bytes - 1
+        lines.append(
+            f"arena {self.peak_bytes:,} bytes ({format_size(self.peak_bytes)}), {waste:.1%} over "
+            f"the most that is alive at once; mode {self.mode}, micro-batch {self.micro_batch} of "
+            f"batch {self.batch}, {self.threads} thread{'s' if self.threads > 1 else ''}"
+        )
+        return "\n".join(lines)
+
+
+def plan(
+    model: Model,
+    batch: int = 100,
+    mode: Mode = "bnn",
+    *,
+    micro_batch: int | None = None,
+    threads: int = 1,
+    memory: str | int | None = None,
+    reuse: bool = True,
+) -> Plan:
+    """Return the plan that trains a model.
+
+    Without micro_batch, the largest of batch, batch/2, ... whose arena fits the memory is taken.
+    With reuse=False every tensor keeps a place of its own, so that all can be read after a step.
+    Raises BudgetError naming the smallest arena when none fits, ModelError for a bad choice.
+    """
+    if mode not in ("bnn", "fsb"):
+        raise ModelError(f"unknown mode {mode!r}: choose bnn or fsb")
+    if not 1 <= batch <= LARGEST_BATCH:
+        raise ModelError(f"batch {batch} is out of range: choose 1 to {LARGEST_BATCH}")
+    if not 1 <= threads <= MOST_THREADS:
+        raise ModelError(f"{threads} threads: choose 1 to {MOST_THREADS}")
+    if micro_batch is not None and not 1 <= micro_batch <= batch:
+        raise ModelError(f"micro-batch {micro_batch} is out of range: choose 1 to {batch}")
+    for block in model.blocks():
+        block.linear.check_mode(block.source, mode)
+    limit = None if memory is None else parse_size(memory)
+    sizes = micro_batches(batch) if micro_batch is None else (micro_batch,)
+    for size in sizes:
+        candidate = _compile(model, mode, batch, micro_batch=size, threads=threads, reuse=reuse)
+        if limit is None or candidate.peak_bytes <= limit:
+            return candidate
+    assert limit is not None
+    raise BudgetError(
+        f"no {mode} plan fits {format_size(limit)}: the smallest, micro-batch "
+        f"{candidate.micro_batch}, needs {format_size(candidate.peak_bytes)} "
+        f"({candidate.peak_bytes} bytes)"
+    )
+
+
+def micro_batches(batch: int) -> tuple[int, ...]:
+    """Return the micro-batches worth trying for a batch: halves, down to two examples."""
+    sizes = [batch]
+    while sizes[-1] // 2 >= SMALLEST_MICRO_BATCH:
+        sizes.append(-(-sizes[-1] // 2))
+    return tuple(sizes)
+
+
+def _walk(
+    model: Model, mode: Mode, examples: int, threads: int
+) -> Iterator[tuple[Block, Op, Context]]:
+    blocks = list(model.blocks())
+    for block in blocks:
+        signal = block.source
+        for op in block.ops:
+            last = block.index == len(blocks) - 1
+            yield block, op, Context(block.index, signal, mode, examples, threads, last)
+            signal = op.flow(signal)
+
+
+def _compile(
+    model: Model, mode: Mode, batch: int, *, micro_batch: int, threads: int, reuse: bool
+) -> Plan:
+    blocks = sum(1 for _ in model.blocks())
+    end = 2 * blocks + 1
+    tensors = [Tensor("input", micro_batch * padded(model.input_features), 0, end)]
+    for block, op, context in _walk(model, mode, micro_batch, threads):
+        for rule in op.tensors(context):
+            first, last = _life(rule.phase, block.index, blocks) if reuse else (0, end)
+            tensors.append(Tensor(f"layer{block.index}.{rule.name}", rule.bytes, first, last))
+    return Plan(model, mode, batch, micro_batch, threads, reuse, place(tensors))
+
+
+def _life(phase: str, index: int, blocks: int) -> tuple[int, int]:
+    """Return the first and last step of a tensor of a block.
+
+    Step 0 loads the micro-batch, 1 + i is the forward step of block i, blocks + 1 the loss, and
+    2 blocks + 1 - i the backward step of block i.
+    """
+    forward, backward = 1 + index, 2 * blocks + 1 - index
+    return {
+        "persistent": (0, 2 * blocks + 1),
+        "loaded": (0, backward),
+        "retained": (forward, backward),
+        "gradient": (backward - 1, backward),
+        "forward": (forward, forward),
+        "backward": (backward, backward),
+    }[phase]
