@@ -15,12 +15,13 @@ import json
 import math
 import mmap
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgetrain.errors import DataError, PayloadError, StorageError
+from edgetrain.errors import DataError, PayloadError
+from edgetrain.storage import Buffer, replace_file
 
 __all__ = [
     "DTYPES",
@@ -28,13 +29,11 @@ __all__ = [
     "MAX_DIMENSIONS",
     "MAX_HEADER_BYTES",
     "MAX_TENSORS",
-    "Buffer",
     "State",
     "Tensor",
     "decode",
     "encode",
     "read",
-    "replace_file",
     "write",
 ]
 
@@ -54,8 +53,6 @@ DTYPES: dict[str, tuple[int, str]] = {
 LENGTH_BYTES = 8
 ALIGNMENT = 8
 METADATA = "__metadata__"
-
-Buffer = bytes | bytearray | memoryview
 
 
 @dataclass(frozen=True)
@@ -91,7 +88,9 @@ class Tensor:
 
     def view(self) -> memoryview:
         """Return the elements as a flat memoryview of their own type, without a copy."""
-        return memoryview(self.data).cast(DTYPES[self.dtype][1])
+        element: Any = DTYPES[self.dtype][1]
+        typed: memoryview = memoryview(self.data).cast(element)
+        return typed
 
 
 State = dict[str, Tensor]
@@ -275,36 +274,3 @@ def chunks(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> list[B
         )
     head: list[Buffer] = [len(text).to_bytes(LENGTH_BYTES, "little"), text]
     return head + [tensors[name].data for name in names]
-
-
-def replace_file(path: Path, parts: Iterable[Buffer], *, durable: bool = True) -> None:
-    """Write a file beside `path`, then put it in its place in one step.
-
-    `durable` waits for the disk, so that a power cut leaves the old file or the new one. Raises
-    StorageError (a full disk, a folder that is missing or read-only) with the old file intact.
-    """
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with draft.open("wb") as file:
-            file.writelines(parts)
-            file.flush()
-            if durable:
-                os.fsync(file.fileno())
-        draft.replace(path)
-        if durable:
-            sync_folder(path.parent)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise StorageError(
-            f"cannot write {path}: {error.strerror}: what was there before is intact; "
-            "free some space or choose another folder"
-        ) from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until the disk holds a folder's names."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
