@@ -1,0 +1,140 @@
+"""Predicts what a plan will use before it runs: memory, seconds and joules, each as an interval.
+
+Memory is a sum of parts, each of which has a cause that can be named; nothing in it is fitted.
+Speed and power are as good as the figures of the device, and carry their source.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from edgetrain.memory_profiler.budget import Interval, format_joules, format_seconds
+from edgetrain.memory_profiler.device import Device
+from edgetrain.memory_profiler.memory import probe_base
+from edgetrain.planner import Plan
+from edgetrain.sizes import format_size
+
+__all__ = ["OVER", "RATE_ERRORS", "UNDER", "Estimate", "Part", "estimate", "state_bytes"]
+
+OVER = 0.05
+"""Most that a prediction may exceed the measured peak by, as a share of it."""
+UNDER = 0.02
+"""Most that the measured peak may exceed a prediction by, as a share of the prediction."""
+RATE_ERRORS = {"modelled": 0.25, "calibrated": 0.10, "measured": 0.05}
+"""How far a device's speed may be off, by where the figure comes from."""
+
+PAGE = 4096
+STATISTICS = 3
+"""Float32 numbers that an output carries beside its weights: shift, mean, deviation."""
+STACK_TOUCHED = 16 * 1024
+"""Bytes that a kernel thread touches of its stack and its control block (measured, x86-64)."""
+
+
+class Part(NamedTuple):
+    """One cause of memory use."""
+
+    name: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a plan will use on a device.
+
+    memory is in bytes and bounds the worker's VmHWM; seconds and energy (joules) are for the
+    given number of examples, None where the device's speed or power is unknown. source says
+    whether those two are modelled, calibrated or measured; memory never is modelled.
+    """
+
+    memory: Interval
+    seconds: Interval | None
+    energy: Interval | None
+    parts: tuple[Part, ...]
+    examples: int
+    source: str
+
+    @property
+    def peak_bytes(self) -> int:
+        """The peak memory expected: the sum of the parts."""
+        return sum(part.bytes for part in self.parts)
+
+    def explain(self) -> str:
+        """Return a text table of the parts, then the intervals."""
+        width = max(len(part.name) for part in self.parts)
+        lines = [f"{part.name:<{width}}  {part.bytes:>13,}" for part in self.parts]
+        lines.append(f"{'peak memory':<{width}}  {self.peak_bytes:>13,}")
+        low, high = format_size(self.memory.low), format_size(self.memory.high)
+        lines.append(f"memory   {low} to {high}")
+        for name, interval, text in (
+            ("seconds", self.seconds, format_seconds),
+            ("energy", self.energy, format_joules),
+        ):
+            if interval is None:
+                lines.append(f"{name:<8} unknown: the device does not say")
+            else:
+                lines.append(
+                    f"{name:<8} {text(interval.low)} to {text(interval.high)} "
+                    f"for {self.examples} examples ({self.source})"
+                )
+        return "\n".join(lines)
+
+
+def estimate(
+    plan: Plan, device: Device, *, examples: int | None = None, dataset_bytes: int = 0
+) -> Estimate:
+    """Return what the plan will use on the device, for one round of training.
+
+    examples are those trained on (one batch unless given), dataset_bytes those of the mapped
+    dataset, every page of which the worker is taken to touch. Raises WorkerError when the
+    device's base is to be probed and the worker does not start.
+    """
+    trained = plan.batch if examples is None else examples
+    parts = _memory_parts(plan, device, dataset_bytes)
+    peak = sum(part.bytes for part in parts)
+    seconds = _seconds(plan, device, trained)
+    energy = None if seconds is None or device.watts is None else seconds.scaled(device.watts)
+    memory = Interval(peak / (1 + OVER), peak * (1 + UNDER))
+    return Estimate(memory, seconds, energy, parts, trained, device.source)
+
+
+def state_bytes(plan: Plan) -> int:
+    """Return the bytes of a model's trained state: weights and batch-norm statistics."""
+    return sum(
+        block.linear.weight_bytes(block.source.features, plan.mode)
+        + 4 * STATISTICS * block.linear.outputs
+        for block in plan.model.blocks()
+    )
+
+
+def _memory_parts(plan: Plan, device: Device, dataset_bytes: int) -> tuple[Part, ...]:
+    base = probe_base() if device.base_bytes is None else device.base_bytes
+    return (
+        Part("worker with nothing to do", base),
+        Part("arena", plan.peak_bytes),
+        Part("thread stacks", (plan.threads - 1) * STACK_TOUCHED),
+        Part("task and update", _pages(2 * state_bytes(plan))),
+        Part("dataset pages", _pages(dataset_bytes)),
+    )
+
+
+def _pages(count: int) -> int:
+    return -(-count // PAGE) * PAGE
+
+
+def _seconds(plan: Plan, device: Device, examples: int) -> Interval | None:
+    """Return the time for a number of examples, or None where the device gives no rate.
+
+    A plan with fewer threads than the device has is as fast as the device at best, and slower
+    by the ratio of threads at worst.
+    """
+    if device.operations_per_second is not None:
+        work = plan.arithmetic.forward + plan.arithmetic.backward
+        nominal = examples / plan.micro_batch * work / device.operations_per_second
+    elif device.examples_per_second is not None:
+        nominal = examples / device.examples_per_second
+    else:
+        return None
+    error = RATE_ERRORS[device.source]
+    idle = max(1.0, device.threads / plan.threads)
+    return Interval(nominal / (1 + error), nominal * (1 + error) * idle)
