@@ -1,0 +1,271 @@
+"""FleetConfig: what a fleet trains on, what it trains, how, and on which devices.
+
+```toml
+[data]      path = "watch"     partition = "group"     test_groups = [3, 6, 9]
+[model]     name = "mlp"       hidden = [256, 256]     mode = "bnn"
+[training]  rounds = 30        batch = 32              codec = "luq4"
+[[device]]  name = "pi-zero"   count = 8               memory = "48MiB"
+```
+
+Every key has a default but [data] path and the name and memory of a device. A relative path is
+looked for beside the TOML file first, then in the working folder.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+
+from edgetrain.errors import ConfigError
+from edgetrain.model import Model
+from edgetrain.models import mlp
+from edgetrain.settings import (
+    Settings,
+    choice,
+    nearest,
+    optional,
+    quantity,
+    real,
+    setting,
+    size,
+    text,
+    whole,
+    wholes,
+    word,
+)
+
+__all__ = [
+    "DataConfig",
+    "DeviceConfig",
+    "FleetConfig",
+    "ModelConfig",
+    "TrainingConfig",
+]
+
+PARTITIONS = ("group", "iid", "dirichlet", "shards", "quantity")
+MAXIMUM_SEED = 2**31 - 1
+MAXIMUM_DEVICES = 100_000
+MAXIMUM_ROUNDS = 100_000
+
+
+@dataclass(frozen=True)
+class DataConfig(Settings):
+    """[data]: whose examples a device holds, and who is held out to judge.
+
+    `test_groups` holds out whole groups (people), `test_fraction` a share of the groups, or of
+    the examples where the partition is not by group. `alpha` is the concentration of "dirichlet"
+    and "quantity", `shards_per_device` belongs to "shards".
+    """
+
+    table: ClassVar[str] = "[data]"
+
+    path: str = setting(text)
+    partition: str = setting(choice(*PARTITIONS), "group")
+    test_groups: tuple[int, ...] | None = setting(optional(wholes(0, 2**31 - 1, 1)), None)
+    test_fraction: float | None = setting(optional(real(0, 0.9)), None)
+    alpha: float = setting(real(0, 1e6), 0.5)
+    shards_per_device: int = setting(whole(1, 1000), 2)
+    seed: int = setting(whole(0, MAXIMUM_SEED), 0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.test_groups is not None and self.test_fraction is not None:
+            raise ConfigError("[data] has both test_groups and test_fraction: keep one of them")
+        if self.test_groups is not None and self.partition != "group":
+            raise ConfigError(
+                f"[data] test_groups needs partition = 'group', not {self.partition!r}: "
+                "use test_fraction"
+            )
+
+
+@dataclass(frozen=True)
+class ModelConfig(Settings):
+    """[model]: the network, and how its layers are trained ("bnn" or "fsb").
+
+    `first` and `last` say how the outer layers are trained: "int8", or "auto" for the mode's way.
+    `group` is the number of inputs that share a scale in fsb mode.
+    """
+
+    table: ClassVar[str] = "[model]"
+
+    name: str = setting(choice("mlp"), "mlp")
+    hidden: tuple[int, ...] = setting(wholes(1, 65_536, 1), (256, 256))
+    mode: Literal["bnn", "fsb"] = setting(choice("bnn", "fsb"), "bnn")
+    first: Literal["auto", "int8"] = setting(choice("auto", "int8"), "auto")
+    last: Literal["auto", "int8"] = setting(choice("auto", "int8"), "int8")
+    group: int = setting(whole(1, 65_536), 4)
+
+    def build(self, inputs: int, classes: int) -> Model:
+        """Return the model for data of `inputs` features and `classes` classes."""
+        return mlp(inputs, classes, self.hidden, first=self.first, last=self.last, group=self.group)
+
+
+@dataclass(frozen=True)
+class TrainingConfig(Settings):
+    """[training]: rounds, what a device does in one, and what it sends.
+
+    Of the training devices `fraction` are asked in each round. A round ends when all of them have
+    answered or, where `deadline` (seconds) is set, when it has passed. The learning rate falls
+    linearly over the rounds to `final_rate` times its start, unless `schedule` is "constant".
+    """
+
+    table: ClassVar[str] = "[training]"
+
+    rounds: int = setting(whole(1, MAXIMUM_ROUNDS), 30)
+    local_epochs: int = setting(whole(1, 1000), 1)
+    batch: int = setting(whole(1, 65_536), 32)
+    learning_rate: float = setting(real(0, 1), 0.04)
+    schedule: Literal["linear", "constant"] = setting(choice("linear", "constant"), "linear")
+    final_rate: float = setting(real(0, 1), 0.05)
+    codec: str = setting(text, "luq4")
+    fraction: float = setting(real(0, 1), 1.0)
+    deadline: float | None = setting(optional(quantity("seconds")), None)
+    evaluate_every: int = setting(whole(1, MAXIMUM_ROUNDS), 1)
+    seed: int = setting(whole(0, MAXIMUM_SEED), 0)
+
+    def rate(self, round: int) -> float:
+        """Return the learning rate of a round, the first of which is 0.
+
+        rate(r) = learning_rate * max(final_rate, 1 - r / rounds)
+        """
+        if self.schedule == "constant":
+            return self.learning_rate
+        return self.learning_rate * max(self.final_rate, 1 - round / self.rounds)
+
+
+@dataclass(frozen=True)
+class DeviceConfig(Settings):
+    """[[device]]: a class of devices that are alike.
+
+    `count` may be left out by one class, which then takes the devices that are left. `memory` is
+    the budget of the whole worker process in bytes, `energy` one of joules a round. A simulation
+    models time by `examples_per_second`, `uplink` and `downlink` (bits a second), energy by
+    `watts` while computing, and absence by `availability`, the chance to be there in a round.
+    Devices of role "evaluate" hold the held-out examples; without any, they borrow the classes
+    of those that train.
+    """
+
+    table: ClassVar[str] = "[[device]]"
+
+    name: str = setting(word)
+    memory: int = setting(size)
+    count: int | None = setting(optional(whole(1, MAXIMUM_DEVICES)), None)
+    role: Literal["train", "evaluate"] = setting(choice("train", "evaluate"), "train")
+    energy: float | None = setting(optional(quantity("joules")), None)
+    examples_per_second: float = setting(real(0, 1e12), 2000.0)
+    watts: float = setting(real(0, 1e6), 2.0)
+    uplink: float = setting(quantity("rate"), 1e6)
+    downlink: float = setting(quantity("rate"), 4e6)
+    availability: float = setting(real(0, 1, included=True), 1.0)
+    threads: int = setting(whole(1, 256), 1)
+
+
+SECTIONS = {
+    "data": DataConfig,
+    "model": ModelConfig,
+    "training": TrainingConfig,
+    "device": DeviceConfig,
+}
+
+
+@dataclass(frozen=True)
+class FleetConfig:
+    """A whole fleet: its data, model, training and classes of devices.
+
+    Each part may be given as its dataclass or as the table that makes it. Raises ConfigError.
+    """
+
+    data: DataConfig
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    devices: tuple[DeviceConfig, ...] = ()
+
+    def __post_init__(self) -> None:
+        for part, kind in (
+            ("data", DataConfig),
+            ("model", ModelConfig),
+            ("training", TrainingConfig),
+        ):
+            object.__setattr__(self, part, read(kind, getattr(self, part)))
+        object.__setattr__(self, "devices", tuple(read(DeviceConfig, d) for d in self.devices))
+        self._check_devices()
+
+    def _check_devices(self) -> None:
+        """Refuse classes that share a name, none that trains, or two without a count."""
+        names = [device.name for device in self.devices]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError(f"[[device]] name = {name!r} comes twice: rename one of them")
+        if not any(device.role == "train" for device in self.devices):
+            raise ConfigError("no [[device]] trains: add one with a name, a count and a memory")
+        for role in ("train", "evaluate"):
+            open_ended = [d.name for d in self.devices if d.role == role and d.count is None]
+            if len(open_ended) > 1:
+                raise ConfigError(
+                    f"[[device]] {' and '.join(open_ended)} have no count: one of them at most may "
+                    "take the devices that are left"
+                )
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> FleetConfig:
+        """Return the fleet that a TOML file describes. Raises ConfigError naming what is wrong."""
+        try:
+            document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"cannot read {path}: {error.strerror}: check the path") from None
+        except ValueError as error:
+            raise ConfigError(f"{path} is not TOML: {error}") from None
+        try:
+            return cls.from_table(document, Path(path).parent)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
+
+    @classmethod
+    def from_table(cls, document: Mapping[str, Any], folder: Path | None = None) -> FleetConfig:
+        """Return the fleet in a TOML document; a relative [data] path is looked for in `folder`."""
+        for key in document:
+            if key not in SECTIONS:
+                raise ConfigError(f"there is no table [{key}]: {nearest(key, SECTIONS)}")
+        if "data" not in document:
+            raise ConfigError("there is no [data] table: add one with a path")
+        devices = document.get("device", [])
+        if not isinstance(devices, list):
+            raise ConfigError("[device] must be written [[device]], once for each class")
+        data = DataConfig.from_table(document["data"])
+        if folder is not None and (folder / data.path).exists():
+            data = DataConfig.from_table({**data.to_table(), "path": str(folder / data.path)})
+        return cls(
+            data,
+            ModelConfig.from_table(document.get("model", {})),
+            TrainingConfig.from_table(document.get("training", {})),
+            tuple(read_device(number, device) for number, device in enumerate(devices, 1)),
+        )
+
+    def to_table(self) -> dict[str, Any]:
+        """Return the document that makes this fleet again."""
+        return {
+            "data": self.data.to_table(),
+            "model": self.model.to_table(),
+            "training": self.training.to_table(),
+            "device": [device.to_table() for device in self.devices],
+        }
+
+
+def read_device(number: int, found: object) -> DeviceConfig:
+    """Return a class of devices; an error says which [[device]] of the file it is, from 1."""
+    try:
+        return DeviceConfig.from_table(found)
+    except ConfigError as error:
+        table = DeviceConfig.table
+        raise ConfigError(str(error).replace(table, f"{table} number {number}:", 1)) from None
+
+
+Kind = TypeVar("Kind", bound=Settings)
+
+
+def read(kind: type[Kind], found: object) -> Kind:
+    """Return a part of the fleet that was given as its dataclass or as its table."""
+    return found if isinstance(found, kind) else kind.from_table(found)
