@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgetrain.errors import BudgetError, ConfigError, ModelError
@@ -111,19 +111,12 @@ def choose(
     the budget limits what the device does not say.
     """
     _check(budget, device)
-    found: list[Candidate] = []
-    refused: list[Rejection] = []
-    for mode in modes:
-        try:
-            for compiled in _plans(model, batch, mode, device.threads):
-                expected = estimate(
-                    compiled, device, examples=examples, dataset_bytes=dataset_bytes
-                )
-                found.append(Candidate(compiled, expected, _shortfalls(expected, budget, device)))
-        except ModelError as error:
-            refused.append(Rejection(f"{mode}, any", str(error), fits=False))
-    if not found:
-        raise ModelError("; ".join(rejection.reason for rejection in refused))
+    plans, refused = _search(model, batch, modes, device.threads)
+    expected = [estimate(p, device, examples=examples, dataset_bytes=dataset_bytes) for p in plans]
+    found = [
+        Candidate(p, e, _shortfalls(e, budget, device))
+        for p, e in zip(plans, expected, strict=True)
+    ]
     fitting = sorted((c for c in found if not c.shortfalls), key=lambda c: c.rank)
     if not fitting:
         raise BudgetError(_nothing_fits(found, device))
@@ -153,13 +146,28 @@ def _check(budget: Budget, device: Device) -> None:
         )
 
 
-def _plans(model: Model, batch: int, mode: Mode, threads: int) -> Iterator[Plan]:
+def _search(
+    model: Model, batch: int, modes: Sequence[Mode], threads: int
+) -> tuple[list[Plan], list[Rejection]]:
+    """Return every plan, and the modes that cannot train the model."""
     counts = [threads]
     while counts[-1] > 1:
         counts.append(counts[-1] // 2)
-    for micro_batch in micro_batches(batch):
-        for count in counts:
-            yield plan(model, batch, mode, micro_batch=micro_batch, threads=count)
+    plans: list[Plan] = []
+    refused: list[Rejection] = []
+    for mode in modes:
+        try:
+            plans += [
+                plan(model, batch, mode, micro_batch=micro_batch, threads=count)
+                for micro_batch in micro_batches(batch)
+                for count in counts
+            ]
+        except ModelError as error:
+            refused.append(Rejection(f"{mode}, any micro-batch", str(error), fits=False))
+    if not plans:
+        reasons = "; ".join(rejection.reason for rejection in refused)
+        raise ModelError(reasons or "there is no mode to choose from: give bnn, fsb or both")
+    return plans, refused
 
 
 def _shortfalls(expected: Estimate, budget: Budget, device: Device) -> tuple[Shortfall, ...]:
