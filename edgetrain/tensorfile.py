@@ -33,6 +33,7 @@ __all__ = [
     "Tensor",
     "decode",
     "encode",
+    "parse_json",
     "read",
     "write",
 ]
@@ -160,21 +161,32 @@ def parse_header(raw: bytes) -> dict[str, Any]:
     if not raw.startswith(b"{"):
         raise PayloadError("the header does not begin with an object")
     try:
-        header = json.loads(
-            raw.decode("utf-8"), object_pairs_hook=unique_names, parse_constant=refuse_constant
-        )
-    except (ValueError, RecursionError) as error:
-        raise PayloadError(f"the header is not JSON: {error}") from error
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise PayloadError(f"the header is not UTF-8: {error}") from error
+    header: dict[str, Any] = parse_json(text)
     if len(header) > MAX_TENSORS + 1:
         raise PayloadError(f"{len(header)} tensors are over the limit of {MAX_TENSORS}")
-    return header  # type: ignore[no-any-return]
+    return header
+
+
+def parse_json(text: str) -> Any:
+    """Return what JSON text holds, read strictly.
+
+    Raises PayloadError for a name that comes twice in an object, for NaN and the infinities, and
+    for nesting or numbers without bounds.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=unique_names, parse_constant=refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise PayloadError(f"this is not JSON: {error}") from error
 
 
 def unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return an object's pairs as a dict; raise PayloadError for a name that comes twice."""
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise PayloadError("a name comes twice in the header")
+        raise PayloadError("a name comes twice in the JSON")
     for name in found:
         check_text(name)
     return found
@@ -182,7 +194,7 @@ def unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def refuse_constant(name: str) -> None:
     """Refuse NaN and the infinities, which JSON does not have."""
-    raise PayloadError(f"the header holds {name}, which is not JSON")
+    raise PayloadError(f"{name} is not JSON")
 
 
 def check_text(text: object) -> str:
@@ -192,7 +204,7 @@ def check_text(text: object) -> str:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise PayloadError("the header holds a lone surrogate") from error
+        raise PayloadError("the JSON holds a lone surrogate") from error
     return text
 
 

@@ -1,0 +1,71 @@
+"""What a model's state consists of: the one declaration that devices and coordinator share.
+
+For every weight layer i of a model, in order:
+
+    layer{i}.latent     I8  (outputs, inputs)         a layer trained as bnn or int8
+    layer{i}.scale      U8  (outputs, inputs/group)   a layer trained as fsb, rounded up
+    layer{i}.shift      F32 (outputs,)                the trained shift of its normalisation
+    layer{i}.mean       F32 (outputs,)                running mean of its sums
+    layer{i}.deviation  F32 (outputs,)                running mean absolute deviation of its sums
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+
+from edgetrain.errors import PayloadError
+from edgetrain.model import Model
+from edgetrain.tensorfile import Tensor
+
+__all__ = ["STATISTICS", "Schema", "check_state", "check_tensors", "state_schema"]
+
+Schema = dict[str, tuple[str, tuple[int, ...]]]
+"""Tensor name -> (dtype, shape)."""
+
+STATISTICS = ("shift", "mean", "deviation")
+"""float32 a channel: what a layer's normalisation has learnt."""
+
+
+def state_schema(model: Model, mode: str) -> Schema:
+    """Return the name, dtype and shape of every tensor of a model's state in a mode."""
+    schema: Schema = {}
+    for block in model.blocks():
+        linear, inputs, layer = block.linear, block.source.features, f"layer{block.index}"
+        if linear.weight_mode(mode) == "fsb":
+            schema[f"{layer}.scale"] = ("U8", (linear.outputs, linear.scales(inputs)))
+        else:
+            schema[f"{layer}.latent"] = ("I8", (linear.outputs, inputs))
+        for name in STATISTICS:
+            schema[f"{layer}.{name}"] = ("F32", (linear.outputs,))
+    return schema
+
+
+def check_tensors(tensors: Mapping[str, Tensor], schema: Schema, what: str) -> None:
+    """Raise PayloadError unless the tensors are those of the schema, with values that can be.
+
+    Beyond names, dtypes and shapes: floats are finite, deviations not negative, and a latent is
+    never -128, which has no opposite among int8.
+    """
+    if missing := sorted(schema.keys() - tensors.keys()):
+        raise PayloadError(f"{what} lacks tensor {missing[0]!r}")
+    if unknown := sorted(tensors.keys() - schema.keys()):
+        raise PayloadError(f"{what} has a tensor {unknown[0]!r} that the model does not")
+    for name, (dtype, shape) in schema.items():
+        tensor = tensors[name]
+        if (tensor.dtype, tensor.shape) != (dtype, shape):
+            raise PayloadError(
+                f"{what}: tensor {name!r} is {tensor.dtype} {tensor.shape}, not {dtype} {shape}"
+            )
+        if dtype == "F32" and not all(map(math.isfinite, tensor.view())):
+            raise PayloadError(f"{what}: tensor {name!r} holds a number that is not finite")
+        if name.endswith(".latent") and re.search(rb"\x80", tensor.data):
+            raise PayloadError(f"{what}: tensor {name!r} holds -128; latents are -127 to 127")
+        if name.endswith(".deviation") and min(tensor.view(), default=0.0) < 0:
+            raise PayloadError(f"{what}: tensor {name!r} holds a negative deviation")
+
+
+def check_state(state: Mapping[str, Tensor], model: Model, mode: str) -> None:
+    """Raise PayloadError unless this is a state of the model in this mode."""
+    check_tensors(state, state_schema(model, mode), "the state")

@@ -1,0 +1,288 @@
+"""Task and Report: all that crosses the wire between a coordinator and a device.
+
+A Task is declarative data, never code: what to train or evaluate, from which state, within what
+limits. A Report says what a device did and carries its update. Both are tensor files whose
+metadata hold "format", "version" and one JSON object of fields, and both are validated whole, on
+the way out as on the way in, by one table of rules.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, get_args
+
+from edgetrain import tensorfile
+from edgetrain.errors import ModelError, PayloadError
+from edgetrain.fields import Choice, Maybe, Real, Rule, Text, Whole, check_fields
+from edgetrain.model import Model
+from edgetrain.schema import check_state
+from edgetrain.storage import Buffer
+from edgetrain.tensorfile import State
+from edgetrain.update import CODECS, check_update
+
+__all__ = [
+    "MAX_MESSAGE_BYTES",
+    "REPORT_FORMAT",
+    "TASK_FORMAT",
+    "VERSIONS",
+    "Kind",
+    "Mode",
+    "PlanSummary",
+    "Report",
+    "Status",
+    "Task",
+    "one_line",
+]
+
+TASK_FORMAT = "edgetrain-task"
+REPORT_FORMAT = "edgetrain-report"
+VERSIONS = (1,)
+"""The versions of both formats that this build understands; it writes the last."""
+
+MAX_MESSAGE_BYTES = 1 << 28
+MAX_REASON = 400
+MAX_NAME = 128
+MAX_BATCH = 8192
+MAX_COUNT = 1 << 48
+MAX_SECONDS = 1e9
+MAX_JOULES = 1e12
+MAX_LOSS = 1e30
+
+Kind = Literal["train", "evaluate"]
+Mode = Literal["bnn", "fsb"]
+Status = Literal["trained", "evaluated", "declined", "failed"]
+
+MODE = Choice(get_args(Mode))
+SECONDS = Maybe(Real(0, MAX_SECONDS))
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a coordinator asks of one device.
+
+    Attributes:
+        kind: "train" from the state and send an update, or "evaluate" the state.
+        version: the number of the model's version that `state` is.
+        device: who is asked; its random draws depend on it, and logs name it.
+        model: the architecture.
+        mode: how the layers are trained, "bnn" or "fsb"; a fleet's devices all train alike.
+        batch: examples a step; a device short of memory may take them in smaller parts.
+        local_epochs: passes over the device's examples.
+        learning_rate: of the latents and scales, constant within the task.
+        codec: how latents travel back, a key of CODECS.
+        seed: the federation's seed; fixed signs come from it alone.
+        deadline: seconds that the device may take, or None.
+        state: the tensors of schema.state_schema(model, mode).
+    """
+
+    kind: Kind
+    version: int
+    device: str
+    model: Model
+    mode: Mode
+    batch: int
+    local_epochs: int
+    learning_rate: float
+    codec: str
+    seed: int
+    deadline: float | None
+    state: State = field(repr=False)
+
+    RULES: ClassVar[Mapping[str, Rule]] = {
+        "kind": Choice(get_args(Kind)),
+        "version": Whole(0, MAX_COUNT),
+        "device": Text(MAX_NAME),
+        "mode": MODE,
+        "batch": Whole(1, MAX_BATCH),
+        "local_epochs": Whole(1, 1000),
+        "learning_rate": Real(0, 1),
+        "codec": Choice(tuple(CODECS)),
+        "seed": Whole(0, (1 << 63) - 1),
+        "deadline": SECONDS,
+    }
+
+    def __post_init__(self) -> None:
+        check_fields({name: getattr(self, name) for name in self.RULES}, self.RULES, "task")
+        check_state(self.state, self.model, self.mode)
+
+    def encode(self) -> bytes:
+        """Return the task as bytes."""
+        fields = {name: getattr(self, name) for name in self.RULES}
+        fields["model"] = self.model.to_json()
+        return pack(TASK_FORMAT, fields, self.state)
+
+    @classmethod
+    def decode(cls, buffer: Buffer) -> Task:
+        """Return the task in the bytes; its tensors are views of them.
+
+        Raises PayloadError, naming the cause, for anything but a valid task.
+        """
+        fields, state = unpack(buffer, TASK_FORMAT)
+        checked = check_fields(fields, {**cls.RULES, "model": model_of}, "task")
+        return cls(**checked, state=state)
+
+
+@dataclass(frozen=True)
+class PlanSummary:
+    """The plan that a device chose: mode, examples at a time, threads, bytes of its arena."""
+
+    mode: Mode
+    micro_batch: int
+    threads: int
+    arena_bytes: int
+
+    RULES: ClassVar[Mapping[str, Rule]] = {
+        "mode": MODE,
+        "micro_batch": Whole(1, MAX_BATCH),
+        "threads": Whole(1, 1024),
+        "arena_bytes": Whole(0, MAX_COUNT),
+    }
+
+    def __post_init__(self) -> None:
+        check_fields(self.to_fields(), self.RULES, "plan")
+
+    def to_fields(self) -> dict[str, Any]:
+        """Return the fields as JSON holds them."""
+        return {name: getattr(self, name) for name in self.RULES}
+
+    @classmethod
+    def from_fields(cls, name: str, value: Any) -> PlanSummary:
+        """Return the summary that JSON holds; a rule like those of edgetrain.fields."""
+        return cls(**check_fields(value, cls.RULES, name))
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one device did about one task.
+
+    Attributes:
+        status: "trained" (an update follows), "evaluated", "declined" (a polite no, with zero
+            examples) or "failed".
+        reason: why it declined, failed or stopped early, in one line; else empty.
+        version, device: those of the task.
+        examples: examples really used; one that was used twice counts twice.
+        steps: micro-batches really done.
+        loss, accuracy: means over those examples, or None.
+        plan: the plan chosen, or None if it did not come to that.
+        predicted_peak_bytes, measured_peak_bytes: peak memory of the training process as
+            promised (the upper bound) and as the kernel measured it, or None.
+        seconds: time spent in the training process, on the device's own clock.
+        joules: energy, or None if unknown; `energy_source` says where the figure comes from,
+            e.g. "modelled".
+        update: the tensors of update.update_schema, if trained; else none.
+    """
+
+    status: Status
+    version: int
+    device: str
+    reason: str = ""
+    examples: int = 0
+    steps: int = 0
+    loss: float | None = None
+    accuracy: float | None = None
+    plan: PlanSummary | None = None
+    predicted_peak_bytes: int | None = None
+    measured_peak_bytes: int | None = None
+    seconds: float = 0.0
+    joules: float | None = None
+    energy_source: str = "none"
+    update: State = field(default_factory=dict, repr=False)
+
+    RULES: ClassVar[Mapping[str, Rule]] = {
+        "status": Choice(get_args(Status)),
+        "version": Whole(0, MAX_COUNT),
+        "device": Text(MAX_NAME),
+        "reason": Text(MAX_REASON, empty=True),
+        "examples": Whole(0, MAX_COUNT),
+        "steps": Whole(0, MAX_COUNT),
+        "loss": Maybe(Real(0, MAX_LOSS)),
+        "accuracy": Maybe(Real(0, 1)),
+        "predicted_peak_bytes": Maybe(Whole(0, MAX_COUNT)),
+        "measured_peak_bytes": Maybe(Whole(0, MAX_COUNT)),
+        "seconds": Real(0, MAX_SECONDS),
+        "joules": Maybe(Real(0, MAX_JOULES)),
+        "energy_source": Text(MAX_NAME),
+    }
+
+    def __post_init__(self) -> None:
+        check_fields({name: getattr(self, name) for name in self.RULES}, self.RULES, "report")
+        worked = self.status in ("trained", "evaluated")
+        if worked != (self.examples > 0):
+            raise PayloadError(f"report: {self.status} with {self.examples} examples")
+        if worked and (self.loss is None or self.accuracy is None):
+            raise PayloadError(f"report: {self.status} without loss and accuracy")
+        if not worked and not self.reason:
+            raise PayloadError(f"report: {self.status} without a reason")
+        if bool(self.update) != (self.status == "trained"):
+            raise PayloadError(f"report: {self.status} with {len(self.update)} update tensors")
+
+    def encode(self) -> bytes:
+        """Return the report as bytes."""
+        fields = {name: getattr(self, name) for name in self.RULES}
+        fields["plan"] = self.plan.to_fields() if self.plan else None
+        return pack(REPORT_FORMAT, fields, self.update)
+
+    @classmethod
+    def decode(cls, buffer: Buffer, task: Task) -> Report:
+        """Return the report in the bytes, which must answer `task`; its tensors are views.
+
+        Raises PayloadError, naming the cause, for anything but a valid answer: the task's device
+        and version, a status that its kind allows, an update that fits its model and codec.
+        """
+        fields, update = unpack(buffer, REPORT_FORMAT)
+        rules: dict[str, Rule] = {**cls.RULES, "plan": Maybe(PlanSummary.from_fields)}
+        report = cls(**check_fields(fields, rules, "report"), update=update)
+        if (report.device, report.version) != (task.device, task.version):
+            raise PayloadError(
+                f"report: it is by {report.device!r} on version {report.version}, "
+                f"asked were {task.device!r} on version {task.version}"
+            )
+        if report.status == ("evaluated" if task.kind == "train" else "trained"):
+            raise PayloadError(f"report: {report.status} is no answer to {task.kind}")
+        if report.status == "trained":
+            check_update(update, task.model, task.mode, task.codec)
+        return report
+
+
+def one_line(text: object) -> str:
+    """Return any text as a reason that a report can carry: printable, one line, not too long."""
+    printable = "".join(c if c.isprintable() else " " for c in str(text))
+    line = " ".join(printable.split()) or "no reason given"
+    return line if len(line) <= MAX_REASON else line[: MAX_REASON - 3] + "..."
+
+
+def model_of(name: str, value: Any) -> Model:
+    """Return the model that JSON text describes; a rule like those of edgetrain.fields."""
+    if not isinstance(value, str):
+        raise PayloadError(f"{name} is not the JSON text of a model")
+    try:
+        return Model.from_json(value)
+    except ModelError as error:
+        raise PayloadError(f"{name}: {error}") from error
+
+
+def pack(format: str, fields: Mapping[str, Any], tensors: State) -> bytes:
+    """Return a message's bytes: a tensor file with its fields as metadata."""
+    text = json.dumps(fields, allow_nan=False, separators=(",", ":"))
+    return tensorfile.encode(
+        tensors, {"format": format, "version": str(VERSIONS[-1]), "fields": text}
+    )
+
+
+def unpack(buffer: Buffer, format: str) -> tuple[Any, State]:
+    """Return a message's fields, not yet checked, and its tensors."""
+    tensors, metadata = tensorfile.decode(buffer, MAX_MESSAGE_BYTES)
+    found = metadata.get("format")
+    if found != format:
+        raise PayloadError(f"this is not an {format}: it says {found!r}")
+    version = metadata.get("version")
+    understood = ", ".join(map(str, VERSIONS))
+    if version not in understood.split(", "):
+        raise PayloadError(
+            f"{format} version {version!r}: this build understands {understood}; update edgetrain"
+        )
+    if set(metadata) != {"format", "version", "fields"}:
+        raise PayloadError(f"{format}: the metadata are not format, version and fields alone")
+    return tensorfile.parse_json(metadata["fields"]), tensors
