@@ -1,0 +1,128 @@
+"""The fleet's model as the coordinator keeps it: weights finer than what devices see.
+
+A device receives one byte a weight. The average of many devices' changes is a fraction of a step,
+which the coordinator must not lose between rounds: it keeps every weight as an integer of
+2**-16 steps and sends the nearest byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgetrain.errors import PayloadError
+from edgetrain.model import Model
+from edgetrain.schema import check_state, check_tensors, state_schema
+from edgetrain.tensorfile import State, Tensor
+
+__all__ = ["FRACTION_BITS", "RANGES", "GlobalModel", "array_of"]
+
+FRACTION_BITS = 16
+"""A kept weight is an integer of 2**-FRACTION_BITS of the step that a device sees."""
+
+RANGES = {"latent": (-127, 127), "scale": (0, 255)}
+"""The values that a device's byte may have, by the last part of the tensor's name."""
+
+NUMPY_TYPES = {"I8": "<i1", "U8": "<u1", "F32": "<f4", "U32": "<u4"}
+
+Array = npt.NDArray[Any]
+
+
+def array_of(tensor: Tensor) -> Array:
+    """Return a tensor's elements as a read-only array of its shape, without a copy."""
+    return np.frombuffer(tensor.data, NUMPY_TYPES[tensor.dtype]).reshape(tensor.shape)
+
+
+@dataclass(frozen=True)
+class GlobalModel:
+    """One version of the fleet's model.
+
+    `weights` maps each latent and scale to int32 fixed point (2**-16 of a step), `statistics`
+    maps shifts, means and deviations to float32. Both have the shapes of the state's schema.
+    """
+
+    model: Model
+    mode: str
+    version: int
+    weights: Mapping[str, Array]
+    statistics: Mapping[str, Array]
+
+    @classmethod
+    def from_state(
+        cls, model: Model, mode: str, state: Mapping[str, Tensor], version: int = 0
+    ) -> GlobalModel:
+        """Return the model whose weights are exactly a state's. Raises PayloadError."""
+        check_state(state, model, mode)
+        weights, statistics = {}, {}
+        for name, tensor in state.items():
+            array = array_of(tensor)
+            if tensor.dtype == "F32":
+                statistics[name] = array.astype(np.float32)
+            else:
+                weights[name] = array.astype(np.int32) << FRACTION_BITS
+        return cls(model, mode, version, weights, statistics)
+
+    def state(self) -> State:
+        """Return what devices receive: bytes, rounded half up, and float32 statistics."""
+        schema = state_schema(self.model, self.mode)
+        return {
+            name: Tensor(dtype, shape, self._sent(name).tobytes())
+            for name, (dtype, shape) in schema.items()
+        }
+
+    def _sent(self, name: str) -> Array:
+        return self.statistics[name] if name in self.statistics else self.sent(name)
+
+    def sent(self, name: str) -> Array:
+        """Return the bytes of one weight tensor as devices see them: int8 latents, uint8 scales."""
+        half = 1 << (FRACTION_BITS - 1)
+        rounded = (self.weights[name] + half) >> FRACTION_BITS
+        return rounded.astype(np.uint8 if name.endswith(".scale") else np.int8)
+
+    def to_tensors(self) -> State:
+        """Return everything kept, for a file: weights as U32 holding int32, statistics as F32."""
+        weights = {
+            f"{name}.fixed": Tensor("U32", array.shape, array.astype("<i4").tobytes())
+            for name, array in self.weights.items()
+        }
+        statistics = {
+            name: Tensor("F32", array.shape, array.astype("<f4").tobytes())
+            for name, array in self.statistics.items()
+        }
+        return weights | statistics
+
+    @classmethod
+    def from_tensors(
+        cls, model: Model, mode: str, version: int, tensors: Mapping[str, Tensor]
+    ) -> GlobalModel:
+        """Return the model that `to_tensors` wrote. Raises PayloadError for anything else."""
+        schema = state_schema(model, mode)
+        kept = {
+            (name if dtype == "F32" else f"{name}.fixed"): (
+                "F32" if dtype == "F32" else "U32",
+                shape,
+            )
+            for name, (dtype, shape) in schema.items()
+        }
+        check_tensors(tensors, kept, "the checkpoint")
+        weights, statistics = {}, {}
+        for name, (dtype, _) in schema.items():
+            if dtype == "F32":
+                statistics[name] = array_of(tensors[name]).copy()
+            else:
+                weights[name] = array_of(tensors[f"{name}.fixed"]).view("<i4").copy()
+                check_range(name, weights[name])
+        return cls(model, mode, version, weights, statistics)
+
+
+def check_range(name: str, fixed: Array) -> None:
+    """Raise PayloadError where a kept weight lies outside what a device's byte may hold."""
+    least, most = RANGES[name.rpartition(".")[2]]
+    if fixed.size and not (
+        least << FRACTION_BITS <= fixed.min() and fixed.max() <= most << FRACTION_BITS
+    ):
+        raise PayloadError(f"the checkpoint: {name} holds a weight outside {least} to {most}")

@@ -1,0 +1,297 @@
+"""Aggregation is an exact integer mean: any order, any number of devices, no list, no overflow."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgetrain.coordinator.aggregate import MAXIMUM_EXAMPLES, Accumulator
+from edgetrain.coordinator.global_model import FRACTION_BITS, GlobalModel, array_of
+from edgetrain.errors import PayloadError
+from edgetrain.models import mlp
+from edgetrain.schema import state_schema
+from edgetrain.task import Report
+from edgetrain.tensorfile import State, Tensor
+
+MODEL = mlp(inputs=5, classes=3, hidden=(4,), group=2)
+CODE_VALUES = [0, 1, 2, 4, 8, 16, 32, 64, 0, -1, -2, -4, -8, -16, -32, -64]
+ONE = 1 << FRACTION_BITS
+
+
+def random_state(mode: str, seed: int) -> State:
+    """Return a valid state of MODEL with every kind of tensor filled at random."""
+    draw = np.random.default_rng(seed)
+    state: State = {}
+    for name, (dtype, shape) in state_schema(MODEL, mode).items():
+        if dtype == "F32":
+            values = np.abs(draw.normal(0, 30, shape)).astype("<f4")
+        elif dtype == "U8":
+            values = draw.integers(0, 256, shape).astype("u1")
+        else:
+            values = draw.integers(-127, 128, shape).astype("i1")
+        state[name] = Tensor(dtype, shape, values.tobytes())
+    return state
+
+
+def random_update(mode: str, codec: str, seed: int) -> State:
+    """Return a valid update of MODEL under a codec."""
+    draw = np.random.default_rng(seed)
+    update: State = {}
+    for name, tensor in random_state(mode, seed).items():
+        if name.endswith(".latent") and codec == "luq4":
+            codes = draw.integers(0, 256, (tensor.count + 1) // 2).astype("u1")
+            maximum = np.array([draw.integers(0, 255)], "<u4")
+            update[f"{name}.codes"] = Tensor("U8", codes.shape, codes.tobytes())
+            update[f"{name}.maximum"] = Tensor("U32", (1,), maximum.tobytes())
+        else:
+            update[name] = tensor
+    return update
+
+
+def report(device: str, examples: int, update: State, version: int = 0) -> Report:
+    """Return the report of a device that trained on some examples."""
+    return Report(
+        "trained", version, device, examples=examples, loss=1.0, accuracy=0.5, update=update
+    )
+
+
+def begin(mode: str = "bnn", codec: str = "luq4", seed: int = 0) -> Accumulator:
+    """Return an accumulator over a random global model."""
+    return Accumulator(GlobalModel.from_state(MODEL, mode, random_state(mode, seed)), codec)
+
+
+def half_up(value: Fraction) -> int:
+    """Round to the nearest integer, halves upwards."""
+    return (value + Fraction(1, 2)).__floor__()
+
+
+def change(update: State, name: str, sent: np.ndarray) -> list[Fraction]:
+    """Return a latent's change by the words of edgetrain.update, one element at a time."""
+    if name in update:
+        after = array_of(update[name]).ravel().tolist()
+        return [Fraction(a - b) for a, b in zip(after, sent.ravel().tolist(), strict=True)]
+    packed = bytes(update[f"{name}.codes"].data)
+    maximum = update[f"{name}.maximum"].view()[0]
+    nibbles = [(packed[i // 2] >> 4 * (i % 2)) & 15 for i in range(sent.size)]
+    return [Fraction(CODE_VALUES[nibble] * maximum, 64) for nibble in nibbles]
+
+
+def expected(before: GlobalModel, reports: list[Report]) -> GlobalModel:
+    """Return the next version in exact fractions: the oracle."""
+    total = sum(one.examples for one in reports)
+    weights, statistics = {}, {}
+    for name, fixed in before.weights.items():
+        columns = []
+        for one in reports:
+            if name.endswith(".scale"):
+                values = [Fraction(int(v)) for v in array_of(one.update[name]).ravel()]
+            else:
+                values = change(one.update, name, before.sent(name))
+            columns.append([value * one.examples for value in values])
+        means = [half_up(sum(column) / Fraction(total) * ONE) for column in zip(*columns)]  # noqa: B905
+        low, high, start = (-127, 127, fixed) if name.endswith(".latent") else (0, 255, 0 * fixed)
+        moved = [a + b for a, b in zip(start.ravel().tolist(), means, strict=True)]
+        clipped = [min(max(value, low * ONE), high * ONE) for value in moved]
+        weights[name] = np.array(clipped, np.int32).reshape(fixed.shape)
+    for name, values in before.statistics.items():
+        sums = [
+            sum(
+                one.examples * half_up(Fraction(one.update[name].view()[i]) * ONE)
+                for one in reports
+            )
+            for i in range(values.size)
+        ]
+        statistics[name] = np.array(
+            [half_up(Fraction(one, total)) / ONE for one in sums], np.float32
+        )
+    return replace(before, version=before.version + 1, weights=weights, statistics=statistics)
+
+
+def same(one: GlobalModel, other: GlobalModel) -> bool:
+    """Say whether two global models are equal to the bit."""
+    return one.version == other.version and all(
+        np.array_equal(getattr(one, part)[name], getattr(other, part)[name])
+        for part in ("weights", "statistics")
+        for name in getattr(one, part)
+    )
+
+
+MODES_AND_CODECS = [("bnn", "luq4"), ("bnn", "raw8"), ("fsb", "luq4"), ("fsb", "raw8")]
+
+
+@pytest.mark.parametrize(("mode", "codec"), MODES_AND_CODECS)
+@given(
+    weights=st.lists(st.integers(1, 10_000), min_size=1, max_size=5),
+    seed=st.integers(0, 2**31),
+)
+@settings(max_examples=30, deadline=None)
+def test_the_mean_is_exact(mode: str, codec: str, weights: list[int], seed: int) -> None:
+    accumulator = begin(mode, codec)
+    reports = [
+        report(f"device-{i}", examples, random_update(mode, codec, seed + i))
+        for i, examples in enumerate(weights)
+    ]
+    assert [accumulator.fold(one) for one in reports] == [None] * len(reports)
+    assert same(accumulator.apply(), expected(accumulator.model, reports))
+
+
+@given(
+    order=st.permutations(range(6)),
+    weights=st.lists(st.integers(1, 2**26), min_size=6, max_size=6),
+)
+@settings(max_examples=50, deadline=None)
+def test_the_order_of_arrival_does_not_matter(order: list[int], weights: list[int]) -> None:
+    reports = [report(f"d{i}", n, random_update("bnn", "luq4", i)) for i, n in enumerate(weights)]
+    straight, shuffled = begin(), begin()
+    for i in range(6):
+        straight.fold(reports[i])
+        shuffled.fold(reports[order[i]])
+    assert same(straight.apply(), shuffled.apply())
+
+
+@pytest.mark.parametrize("nibble", [7, 15])
+def test_the_largest_sums_stay_exact(nibble: int) -> None:
+    accumulator = begin()
+    update = random_update("bnn", "luq4", 1)
+    for name in [name for name in update if name.endswith(".codes")]:
+        codes = bytes([nibble * 17]) * len(update[name].data)
+        update[name] = Tensor("U8", update[name].shape, codes)
+        maximum = name.replace(".codes", ".maximum")
+        update[maximum] = Tensor("U32", (1,), (254).to_bytes(4, "little"))
+    for name in [name for name in update if update[name].dtype == "F32"]:
+        huge = np.full(update[name].shape, 2.0**31, "<f4")
+        update[name] = Tensor("F32", update[name].shape, huge.tobytes())
+    half = MAXIMUM_EXAMPLES // 2
+    reports = [report("a", half, update), report("b", MAXIMUM_EXAMPLES - half, update)]
+    assert [accumulator.fold(one) for one in reports] == [None, None]
+    assert same(accumulator.apply(), expected(accumulator.model, reports))
+    assert "at most" in str(accumulator.fold(report("c", 1, random_update("bnn", "luq4", 2))))
+
+
+def test_small_changes_add_up_over_rounds() -> None:
+    """A tenth of a step in every round moves the byte that is sent after enough rounds."""
+    model = GlobalModel.from_state(MODEL, "bnn", random_state("bnn", 0))
+    zero = {name: 0 * array for name, array in model.weights.items()}
+    model = replace(model, weights=zero)
+    update = random_update("bnn", "luq4", 0)
+    for name in [name for name in update if name.endswith(".codes")]:
+        update[name] = Tensor("U8", update[name].shape, b"\x11" * len(update[name].data))
+        update[name.replace(".codes", ".maximum")] = Tensor("U32", (1,), b"\x08\0\0\0")
+    sent = []
+    for version in range(9):
+        accumulator = Accumulator(model, "luq4")
+        accumulator.fold(report("a", 10, update, version))
+        model = accumulator.apply()
+        sent.append(int(model.sent("layer0.latent").flat[0]))
+    assert sent == [0, 0, 0, 1, 1, 1, 1, 1, 1]  # 8/64 a round: 4/8 rounds up to 1
+
+
+def broken(name: str, tensor: Tensor) -> Callable[[State], State]:
+    """Return a function that replaces one tensor of an update."""
+    return lambda update: {**update, name: tensor}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (broken("layer0.mean", Tensor("F32", (3,), bytes(12))), "F32 (3,), not F32 (4,)"),
+        (broken("layer0.mean", Tensor("U8", (4,), bytes(4))), "not F32"),
+        (
+            broken("layer1.shift", Tensor("F32", (3,), np.float32([0, np.nan, 0]).tobytes())),
+            "not finite",
+        ),
+        (
+            broken("layer1.shift", Tensor("F32", (3,), np.float32([0, -np.inf, 0]).tobytes())),
+            "not finite",
+        ),
+        (
+            broken("layer1.shift", Tensor("F32", (3,), np.float32([0, 1e30, 0]).tobytes())),
+            "beyond",
+        ),
+        (
+            broken("layer1.deviation", Tensor("F32", (3,), np.float32([1, -1, 1]).tobytes())),
+            "negative deviation",
+        ),
+        (
+            broken("layer0.latent.maximum", Tensor("U32", (1,), (255).to_bytes(4, "little"))),
+            "over 254",
+        ),
+        (lambda update: {k: v for k, v in update.items() if k != "layer1.mean"}, "lacks tensor"),
+        (broken("layer9.mean", Tensor("F32", (1,), bytes(4))), "does not"),
+    ],
+)
+def test_a_wrong_update_is_refused_and_changes_nothing(
+    spoil: Callable[[State], State], reason: str
+) -> None:
+    accumulator, control = begin(), begin()
+    good = report("good", 7, random_update("bnn", "luq4", 1))
+    control.fold(good)
+    accumulator.fold(good)
+    said = accumulator.fold(report("bad", 9, spoil(random_update("bnn", "luq4", 2))))
+    assert said is not None
+    assert reason in said
+    assert accumulator.refused == {said: 1}
+    assert accumulator.devices == {"good"}
+    assert same(accumulator.apply(), control.apply())
+
+
+def test_a_report_counts_once_and_only_in_its_round() -> None:
+    accumulator = begin()
+    update = random_update("bnn", "luq4", 1)
+    assert accumulator.fold(report("a", 7, update)) is None
+    assert "already" in str(accumulator.fold(report("a", 7, update)))
+    assert "version 3" in str(accumulator.fold(report("b", 7, update, version=3)))
+    declined = Report("declined", 0, "c", reason="nothing fits")
+    assert "no examples" in str(accumulator.fold(declined))
+    assert sum(accumulator.refused.values()) == 3
+    assert accumulator.examples == 7
+
+
+def test_a_round_without_reports_leaves_the_model_alone() -> None:
+    accumulator = begin()
+    after = accumulator.apply()
+    assert after.version == 1
+    assert same(replace(after, version=0), accumulator.model)
+
+
+@pytest.mark.parametrize("mode", ["bnn", "fsb"])
+def test_a_state_survives_the_way_through_the_global_model(mode: str) -> None:
+    state = random_state(mode, 3)
+    model = GlobalModel.from_state(MODEL, mode, state)
+    assert model.state() == state
+    again = GlobalModel.from_tensors(MODEL, mode, 0, model.to_tensors())
+    assert same(again, model)
+
+
+def test_a_kept_weight_out_of_range_is_refused() -> None:
+    tensors = GlobalModel.from_state(MODEL, "bnn", random_state("bnn", 3)).to_tensors()
+    shape = tensors["layer0.latent.fixed"].shape
+    wild = np.full(shape, 128 << FRACTION_BITS, "<u4").tobytes()
+    tensors["layer0.latent.fixed"] = Tensor("U32", shape, wild)
+    with pytest.raises(PayloadError, match="outside -127 to 127"):
+        GlobalModel.from_tensors(MODEL, "bnn", 0, tensors)
+
+
+def test_memory_does_not_grow_with_the_number_of_devices() -> None:
+    accumulator = begin()
+    update = random_update("bnn", "luq4", 1)
+    accumulator.fold(report("first", 1, update))
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for i in range(300):
+            accumulator.fold(report(f"d{i}", 3, update))
+        gc.collect()
+        grown = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    names_and_set = 300 * 256  # the names of those who have reported, and nothing of their updates
+    assert grown < names_and_set
