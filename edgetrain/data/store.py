@@ -24,7 +24,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Literal
 
-from edgetrain.errors import DataError, StorageError
+from edgetrain.errors import DataError
+from edgetrain.storage import replace_file
 
 __all__ = ["MAXIMUM_CLASSES", "StoredDataset", "open", "write"]
 
@@ -170,7 +171,7 @@ def write(
         checksum = zlib.crc32(body[1], zlib.crc32(body[0]))
         format: Format = "b" if rows.format == "b" else "B"
         header = Header(format, shape, int(classes), examples, checksum)
-        _write_atomically(Path(path), (header.encode(), *body))
+        replace_file(Path(path), (header.encode(), *body))
 
 
 def _view(buffer: Any, name: str) -> memoryview[Any]:
@@ -236,26 +237,3 @@ def _check_data(path: object, file: IO[bytes], header: Header) -> None:
 
 def _damaged(path: object, what: str) -> DataError:
     return DataError(f"data file {path} is damaged: {what}; write it again")
-
-
-def _write_atomically(path: Path, parts: Sequence[bytes | memoryview[Any]]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            for part in parts:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)  # the rename itself must survive a power cut
-        finally:
-            os.close(directory)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise StorageError(
-            f"cannot write data file {path}: {error.strerror or error}; free some space or name "
-            "another place (a file that was there before is unchanged)"
-        ) from error
