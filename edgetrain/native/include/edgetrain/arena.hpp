@@ -1,0 +1,29 @@
+// One private mapping that holds every byte the engine works with.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace edgetrain {
+
+class Arena {
+ public:
+  // Maps and touches every page at once, so that a lack of memory shows now and not in hour three.
+  explicit Arena(std::size_t bytes);
+  ~Arena();
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
+
+  std::size_t bytes() const { return bytes_; }
+
+  template <class T>
+  T* at(std::size_t offset) const {
+    return reinterpret_cast<T*>(base_ + offset);
+  }
+
+ private:
+  std::uint8_t* base_;
+  std::size_t bytes_;
+};
+
+}  // namespace edgetrain

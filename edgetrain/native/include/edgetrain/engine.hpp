@@ -1,0 +1,79 @@
+// Executes a plan in its arena. Nothing is allocated after construction.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "edgetrain/arena.hpp"
+#include "edgetrain/channel_state.hpp"
+#include "edgetrain/kernels.hpp"
+#include "edgetrain/loss.hpp"
+#include "edgetrain/program.hpp"
+#include "edgetrain/thread_pool.hpp"
+
+namespace edgetrain {
+
+// Rows of a dataset, in place, and those to take.
+struct Examples {
+  const std::uint8_t* features;
+  // XORed into every byte, so that signed data become bytes with 128 added.
+  std::uint8_t flip;
+  const std::uint8_t* labels;
+  const std::uint32_t* indices;
+  std::size_t count;
+};
+
+struct StepSettings {
+  std::uint64_t step;
+  std::uint32_t latent_step;
+  std::uint32_t scale_step;
+  double statistics_momentum;
+  ShiftStep shift;
+};
+
+class Engine {
+ public:
+  // Throws std::invalid_argument for a bad program or an unknown instruction set, std::bad_alloc
+  // where the arena cannot be had.
+  Engine(const Program& program, std::uint64_t seed, const std::string& isa);
+
+  // Draws the initial weights and resets the state of every channel.
+  void initialise();
+
+  // One step of training on one micro-batch. The caller has checked indices and labels.
+  LossResult train(const Examples& examples, const StepSettings& settings);
+  LossResult evaluate(const Examples& examples);
+
+  const Program& program() const { return program_; }
+  const Arena& arena() const { return arena_; }
+  const char* isa() const { return kernels_.name; }
+
+ private:
+  void load(const Examples& examples);
+  void forward(const Block& block, std::size_t count, const double* momentum);
+  void finish_tile(const Block& block, std::size_t count, std::size_t first,
+                   const std::int32_t* tile, const double* momentum);
+  void write_logits(const Block& block, std::size_t count, std::size_t first,
+                    const std::int32_t* tile, const ChannelStatistics* statistics);
+  LossResult loss(std::size_t count);
+  float backward_norm(const Block& block, std::size_t count, float scale,
+                      const StepSettings& settings);
+  void backward_linear(const Block& block, std::size_t count, const StepSettings& settings);
+  float sum_tile(const Block& block, std::size_t count, std::size_t first, float scale,
+                 const StepSettings& settings);
+
+  Weights weights_of(const LinearRecord& record) const;
+  Input input_of(const LinearRecord& record) const;
+  GradientTile gradient_tile(const Block& block, std::size_t count, std::size_t first) const;
+  GradientLine gradient_line(const Block& block, std::size_t first) const;
+
+  Program program_;
+  std::uint64_t seed_;
+  const Kernels& kernels_;
+  Arena arena_;
+  ThreadPool pool_;
+};
+
+}  // namespace edgetrain

@@ -1,0 +1,131 @@
+// What an instruction set must provide. One table a set, chosen when the engine is built; every
+// table gives the same bits.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "edgetrain/random.hpp"
+
+namespace edgetrain {
+
+// Channels that a kernel takes at a time: one word of packed signs.
+constexpr std::size_t lanes = 32;
+// Rows of a weight gradient that exist at a time.
+constexpr std::size_t gradient_rows = 64;
+// Gradient codes are stored as bytes with this value added.
+constexpr std::int32_t code_zero = 64;
+// 8-bit data are stored as bytes with this value added.
+constexpr std::int32_t data_zero = 128;
+
+constexpr std::size_t padded(std::size_t count, std::size_t multiple = lanes) {
+  return (count + multiple - 1) / multiple * multiple;
+}
+
+enum class WeightMode : std::int64_t { bnn = 0, fsb = 1, int8 = 2 };
+
+// The trained state of a linear layer: int8 latents, or uint8 scales and the key of fixed signs.
+struct Weights {
+  WeightMode mode;
+  std::size_t inputs;
+  std::size_t outputs;
+  std::size_t group;
+  std::size_t scales;
+  std::int8_t* latent;
+  std::uint8_t* scale;
+  Key signs;
+};
+
+// A layer's input: packed signs of `padded(inputs) / 32` words a row, or bytes of
+// `padded(inputs)` a row. Where wide weights meet signs, bytes hold the signs as 0 and 1.
+struct Input {
+  const std::uint32_t* signs;
+  const std::uint8_t* bytes;
+};
+
+struct ForwardScratch {
+  std::int8_t* panel;
+  std::int32_t* initial;
+};
+
+struct BackwardScratch {
+  std::int8_t* input_panel;
+  std::int8_t* weight_panel;
+  std::int32_t* initial;
+  std::int32_t* gradient;
+};
+
+// The gradient of a layer's sums as bytes, by example and by channel.
+struct Codes {
+  const std::uint8_t* rows;
+  const std::uint8_t* columns;
+};
+
+struct UpdateStep {
+  Key key;
+  // Sizes of the step in 1/256 of a level.
+  std::uint32_t latent_step;
+  std::uint32_t scale_step;
+};
+
+// Exact sums of one tile of 32 channels.
+struct TileSums {
+  std::int64_t sum[lanes];
+  std::int64_t deviation[lanes];
+};
+
+struct TileThresholds {
+  std::int32_t sign[lanes];
+  std::int32_t low[lanes];
+  std::int32_t high[lanes];
+};
+
+// dL/dy = slope * D - (sign ? upper : lower), one of each a channel.
+struct GradientLine {
+  float* slope;
+  float* upper;
+  float* lower;
+};
+
+// One tile of the gradient that arrives at a batch norm.
+struct GradientTile {
+  const std::int32_t* gradient;
+  std::size_t stride;
+  const std::uint32_t* signs;
+  // Null where every element passes.
+  const std::uint32_t* mask;
+  std::size_t words;
+  std::size_t count;
+};
+
+struct Kernels {
+  const char* name;
+
+  // Packed signs to bytes 0 and 1.
+  void (*expand_signs)(const std::uint32_t* signs, std::size_t words, std::size_t count,
+                       std::uint8_t* bytes);
+  // y of 32 outputs from `first`: tile[count][32].
+  void (*linear_forward)(const Weights&, const Input&, std::size_t count, std::size_t first,
+                         const ForwardScratch&, std::int32_t* tile);
+  // For 32 inputs from `first`: the gradient of the input, if wanted, then the weights' update.
+  void (*linear_backward)(const Weights&, const Input&, const Codes&, std::size_t count,
+                          std::size_t first, const BackwardScratch&, std::int32_t* input_gradient,
+                          const UpdateStep&);
+
+  // The deviation is the sum of |count y - sum|.
+  void (*tile_sums)(const std::int32_t* tile, std::size_t count, TileSums& sums);
+  void (*tile_signs)(const std::int32_t* tile, std::size_t count, const TileThresholds&,
+                     std::size_t words, std::uint32_t* signs, std::uint32_t* mask);
+
+  // Sums over the examples of D and of D times the sign.
+  void (*gradient_sums)(const GradientTile&, std::int64_t* sum, std::int64_t* signed_sum);
+  float (*gradient_maximum)(const GradientTile&, const GradientLine&);
+  // LUQ: 4-bit codes of dL/dy; inverse is 64 / the tensor's largest magnitude.
+  void (*gradient_codes)(const GradientTile&, const GradientLine&, float inverse, Key key,
+                         std::size_t first, std::size_t channels, std::uint8_t* codes);
+  // 4-bit codes of one tile to bytes, by example and by channel.
+  void (*decode_codes)(const std::uint8_t* codes, std::size_t count, std::size_t first,
+                       std::size_t channels, std::uint8_t* rows, std::uint8_t* columns);
+};
+
+}  // namespace edgetrain

@@ -1,0 +1,180 @@
+// The three products of a linear layer, a tile at a time. Neither y nor the gradient of the
+// weights ever exists whole.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "edgetrain/kernels.hpp"
+#include "weights.hpp"
+
+namespace edgetrain {
+
+template <class Isa>
+struct LinearKernels {
+  using Panels = WeightPanels<Isa>;
+
+  static void expand_signs(const std::uint32_t* signs, std::size_t words, std::size_t count,
+                           std::uint8_t* bytes) {
+    for (std::size_t word = 0; word < words * count; ++word) {
+      for (std::uint32_t lane = 0; lane < lanes; ++lane) {
+        bytes[word * lanes + lane] = static_cast<std::uint8_t>((signs[word] >> lane) & 1U);
+      }
+    }
+  }
+
+  static void forward(const Weights& weights, const Input& input, std::size_t count,
+                      std::size_t first, const ForwardScratch& scratch, std::int32_t* tile) {
+    const std::size_t width = padded(weights.inputs);
+    if (weights.mode == WeightMode::bnn && input.signs != nullptr) {
+      auto* panel = reinterpret_cast<std::uint32_t*>(scratch.panel);
+      Panels::pack_signs(weights, first, panel);
+      Isa::xnor(input.signs, width / lanes, count, panel,
+                static_cast<std::int32_t>(weights.inputs), tile);
+      return;
+    }
+    // Bytes b stand for 2 b - 1 where they hold signs, for b - 128 where they hold data.
+    const bool binary = input.signs != nullptr;
+    const std::int32_t gain = binary ? 2 : 1;
+    const std::int32_t zero = binary ? 1 : data_zero;
+    for (std::size_t plane = 0; plane < Panels::planes(weights); ++plane) {
+      const std::int32_t factor = Panels::plane_factor(weights, plane);
+      std::int32_t* sums = scratch.initial;
+      Panels::pack_outputs(weights, first, plane, scratch.panel, sums);
+      for (std::size_t lane = 0; lane < lanes; ++lane) {
+        sums[lane] *= -zero * factor;
+      }
+      Isa::dot(input.bytes, width, count, scratch.panel, width / 4, sums, gain * factor, plane > 0,
+               tile, lanes);
+    }
+  }
+
+  static void backward(const Weights& weights, const Input& input, const Codes& codes,
+                       std::size_t count, std::size_t first, const BackwardScratch& scratch,
+                       std::int32_t* input_gradient, const UpdateStep& step) {
+    const std::size_t width = padded(weights.inputs);
+    const std::size_t depth = padded(weights.outputs);
+    if (input_gradient != nullptr) {
+      for (std::size_t plane = 0; plane < Panels::planes(weights); ++plane) {
+        const std::int32_t factor = Panels::plane_factor(weights, plane);
+        Panels::pack_inputs(weights, first, plane, scratch.weight_panel, scratch.initial);
+        for (std::size_t lane = 0; lane < lanes; ++lane) {
+          scratch.initial[lane] *= -code_zero * factor;
+        }
+        Isa::dot(codes.rows, depth, count, scratch.weight_panel, depth / 4, scratch.initial,
+                 factor, plane > 0, input_gradient + first, width);
+      }
+    }
+    pack_examples(weights.inputs, input, count, first, scratch.input_panel, scratch.initial);
+    for (std::size_t lane = 0; lane < lanes; ++lane) {
+      scratch.initial[lane] *= -code_zero;
+    }
+    const std::size_t examples = padded(count, 4);
+    for (std::size_t output = 0; output < weights.outputs; output += gradient_rows) {
+      const std::size_t rows = std::min(gradient_rows, weights.outputs - output);
+      Isa::dot(codes.columns + output * examples, examples, rows, scratch.input_panel, examples / 4,
+               scratch.initial, 1, false, scratch.gradient, lanes);
+      for (std::size_t row = 0; row < rows; ++row) {
+        update(weights, output + row, first, scratch.gradient + row * lanes, step);
+      }
+    }
+  }
+
+ private:
+  // panel[examples / 4][32 inputs][4 examples], zero past the last example; sums a lane.
+  static void pack_examples(std::size_t inputs, const Input& input, std::size_t count,
+                            std::size_t first, std::int8_t* panel, std::int32_t* sums) {
+    std::fill(sums, sums + lanes, 0);
+    const std::size_t width = padded(inputs);
+    for (std::size_t quad = 0; quad < padded(count, 4) / 4; ++quad) {
+      std::int8_t values[4][lanes] = {};
+      for (std::size_t row = 0; row < 4 && 4 * quad + row < count; ++row) {
+        const std::size_t example = 4 * quad + row;
+        if (input.signs != nullptr) {
+          const std::uint32_t word = input.signs[example * (width / lanes) + first / lanes];
+          for (std::uint32_t lane = 0; lane < lanes; ++lane) {
+            const auto bit = static_cast<int>((word >> lane) & 1U);
+            values[row][lane] = static_cast<std::int8_t>(2 * bit - 1);
+          }
+        } else {
+          const std::uint8_t* bytes = input.bytes + example * width + first;
+          for (std::size_t lane = 0; lane < lanes; ++lane) {
+            values[row][lane] = static_cast<std::int8_t>(bytes[lane] ^ 0x80U);
+          }
+        }
+      }
+      std::int8_t* out = panel + quad * 4 * lanes;
+      for (std::size_t lane = 0; lane < lanes; ++lane) {
+        for (std::size_t row = 0; row < 4; ++row) {
+          out[4 * lane + row] = values[row][lane];
+        }
+        sums[lane] += values[0][lane] + values[1][lane] + values[2][lane] + values[3][lane];
+      }
+    }
+  }
+
+  static void update(const Weights& weights, std::size_t output, std::size_t first,
+                     const std::int32_t* gradient, const UpdateStep& step) {
+    if (weights.mode == WeightMode::fsb) {
+      update_scales(weights, output, first, gradient, step);
+    } else {
+      update_latents(weights, output, first, gradient, step);
+    }
+  }
+
+  // latent -= sign(gradient) * step, the fraction of the step rounded at random.
+  static void update_latents(const Weights& weights, std::size_t output, std::size_t first,
+                             const std::int32_t* gradient, const UpdateStep& step) {
+    const std::size_t valid = std::min(lanes, weights.inputs - first);
+    std::int8_t* stored = weights.latent + output * weights.inputs + first;
+    std::int8_t latent[lanes] = {};
+    std::memcpy(latent, stored, valid);
+    std::uint32_t draws[lanes / 4];
+    const auto index = static_cast<std::uint32_t>((output * padded(weights.inputs) + first) / 4);
+    for (std::uint32_t quad = 0; quad < lanes / 4; ++quad) {
+      draws[quad] = random_bits(step.key, index + quad);
+    }
+    std::uint8_t bytes[lanes];
+    for (std::size_t lane = 0; lane < lanes; ++lane) {
+      bytes[lane] = static_cast<std::uint8_t>(draws[lane / 4] >> (8 * (lane % 4)));
+    }
+    for (std::size_t lane = 0; lane < lanes; ++lane) {
+      const auto size = static_cast<std::int32_t>((step.latent_step + bytes[lane]) >> 8);
+      const std::int32_t sign = (gradient[lane] > 0) - (gradient[lane] < 0);
+      const std::int32_t moved = latent[lane] - sign * size;
+      latent[lane] = static_cast<std::int8_t>(std::clamp(moved, -127, 127));
+    }
+    std::memcpy(stored, latent, valid);
+  }
+
+  // The gradient of a scale is the sum of its weights' gradients, each times its fixed sign.
+  static void update_scales(const Weights& weights, std::size_t output, std::size_t first,
+                            const std::int32_t* gradient, const UpdateStep& step) {
+    const std::size_t valid = std::min(lanes, weights.inputs - first);
+    const std::uint32_t signs = Panels::fixed_signs(weights, output, first);
+    std::int32_t signed_gradient[lanes] = {};
+    for (std::size_t lane = 0; lane < valid; ++lane) {
+      const int sign = static_cast<int>((signs >> lane) & 1U) * 2 - 1;
+      signed_gradient[lane] = sign * gradient[lane];
+    }
+    const std::size_t group = weights.group;
+    const std::size_t begin = first / group;
+    const std::size_t end = std::min(begin + lanes / group, weights.scales);
+    for (std::size_t j = begin; j < end; ++j) {
+      std::int32_t sum = 0;
+      for (std::size_t i = 0; i < group; ++i) {
+        sum += signed_gradient[(j - begin) * group + i];
+      }
+      const auto index = static_cast<std::uint32_t>(output * padded(weights.scales) + j);
+      const auto size =
+          static_cast<std::int32_t>((step.scale_step + random_byte(step.key, index)) >> 8);
+      std::uint8_t& scale = weights.scale[output * weights.scales + j];
+      const std::int32_t moved = scale - ((sum > 0) - (sum < 0)) * size;
+      scale = static_cast<std::uint8_t>(std::clamp(moved, 0, 255));
+    }
+  }
+};
+
+}  // namespace edgetrain

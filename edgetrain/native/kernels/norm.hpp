@@ -1,0 +1,173 @@
+// Batch norm and sign, forward and backward, a tile of 32 channels at a time. All sums are exact
+// integers; what floating point there is stands in `line`, once.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "edgetrain/kernels.hpp"
+
+namespace edgetrain {
+
+template <class Isa>
+struct NormKernels {
+  static void sums(const std::int32_t* tile, std::size_t count, TileSums& sums) {
+    std::int64_t sum[lanes] = {};
+    for (std::size_t row = 0; row < count; ++row) {
+      for (std::size_t lane = 0; lane < lanes; ++lane) {
+        sum[lane] += tile[row * lanes + lane];
+      }
+    }
+    // The values above the mean lie as far from it as those below: their excess, doubled.
+    const auto examples = static_cast<std::int64_t>(count);
+    std::int32_t mean[lanes];
+    for (std::size_t lane = 0; lane < lanes; ++lane) {
+      const std::int64_t quotient = sum[lane] / examples;
+      const bool exact_or_negative = sum[lane] % examples <= 0;
+      mean[lane] = static_cast<std::int32_t>(quotient + (exact_or_negative ? 0 : 1));
+    }
+    std::int64_t above[lanes] = {};
+    std::int32_t number[lanes] = {};
+    for (std::size_t row = 0; row < count; ++row) {
+      for (std::size_t lane = 0; lane < lanes; ++lane) {
+        const std::int32_t value = tile[row * lanes + lane];
+        const std::int32_t taken = value >= mean[lane] ? -1 : 0;
+        above[lane] += value & taken;
+        number[lane] -= taken;
+      }
+    }
+    for (std::size_t lane = 0; lane < lanes; ++lane) {
+      sums.sum[lane] = sum[lane];
+      sums.deviation[lane] = 2 * (examples * above[lane] - number[lane] * sum[lane]);
+    }
+  }
+
+  static void signs(const std::int32_t* tile, std::size_t count, const TileThresholds& thresholds,
+                    std::size_t words, std::uint32_t* signs, std::uint32_t* mask) {
+    for (std::size_t row = 0; row < count; ++row) {
+      const std::int32_t* values = tile + row * lanes;
+      signs[row * words] = Isa::at_least(values, thresholds.sign);
+      if (mask != nullptr) {
+        mask[row * words] = Isa::at_least(values, thresholds.low) &
+                            Isa::at_least(thresholds.high, values);
+      }
+    }
+  }
+
+  static void gradient_sums(const GradientTile& tile, std::int64_t* sum, std::int64_t* signed_sum) {
+    std::int64_t all[lanes] = {};
+    std::int64_t positive[lanes] = {};
+    for (std::size_t row = 0; row < tile.count; ++row) {
+      const std::uint32_t mask = mask_word(tile, row);
+      const std::uint32_t signs = tile.signs[row * tile.words];
+      const std::int32_t* gradient = tile.gradient + row * tile.stride;
+      for (std::uint32_t lane = 0; lane < lanes; ++lane) {
+        const std::int32_t value = gradient[lane] & -static_cast<std::int32_t>((mask >> lane) & 1U);
+        all[lane] += value;
+        positive[lane] += value & -static_cast<std::int32_t>((signs >> lane) & 1U);
+      }
+    }
+    for (std::size_t lane = 0; lane < lanes; ++lane) {
+      sum[lane] = all[lane];
+      signed_sum[lane] = 2 * positive[lane] - all[lane];
+    }
+  }
+
+  static float gradient_maximum(const GradientTile& tile, const GradientLine& line) {
+    float largest[lanes] = {};
+    for (std::size_t row = 0; row < tile.count; ++row) {
+      float values[lanes];
+      evaluate(tile, line, row, values);
+      for (std::size_t lane = 0; lane < lanes; ++lane) {
+        const float magnitude = values[lane] < 0 ? -values[lane] : values[lane];
+        largest[lane] = magnitude > largest[lane] ? magnitude : largest[lane];
+      }
+    }
+    return *std::max_element(largest, largest + lanes);
+  }
+
+  static void gradient_codes(const GradientTile& tile, const GradientLine& line, float inverse,
+                             Key key, std::size_t first, std::size_t channels,
+                             std::uint8_t* codes) {
+    for (std::size_t row = 0; row < tile.count; ++row) {
+      float values[lanes];
+      evaluate(tile, line, row, values);
+      const auto counter = static_cast<std::uint32_t>(row * channels + first);
+      std::uint8_t code[lanes];
+      for (std::uint32_t lane = 0; lane < lanes; ++lane) {
+        code[lane] = encode(values[lane], inverse, random_bits(key, counter + lane));
+      }
+      std::uint8_t* out = codes + (row * channels + first) / 2;
+      for (std::size_t pair = 0; pair < lanes / 2; ++pair) {
+        out[pair] = static_cast<std::uint8_t>(code[2 * pair] | code[2 * pair + 1] << 4);
+      }
+    }
+  }
+
+  static void decode_codes(const std::uint8_t* codes, std::size_t count, std::size_t first,
+                           std::size_t channels, std::uint8_t* rows, std::uint8_t* columns) {
+    const std::size_t examples = padded(count, 4);
+    for (std::size_t row = 0; row < count; ++row) {
+      const std::uint8_t* in = codes + (row * channels + first) / 2;
+      std::uint8_t* out = rows + row * channels + first;
+      std::uint8_t nibbles[lanes];
+      for (std::size_t pair = 0; pair < lanes / 2; ++pair) {
+        nibbles[2 * pair] = in[pair] & 15U;
+        nibbles[2 * pair + 1] = static_cast<std::uint8_t>(in[pair] >> 4);
+      }
+      for (std::size_t lane = 0; lane < lanes; ++lane) {
+        const std::uint32_t exponent = nibbles[lane] & 7U;
+        const std::int32_t magnitude = static_cast<std::int32_t>((1U << exponent) >> 1);
+        const std::int32_t value = (nibbles[lane] & 8U) != 0 ? -magnitude : magnitude;
+        out[lane] = static_cast<std::uint8_t>(code_zero + value);
+      }
+    }
+    for (std::size_t lane = 0; lane < lanes; ++lane) {
+      std::uint8_t* out = columns + (first + lane) * examples;
+      for (std::size_t row = 0; row < count; ++row) {
+        out[row] = rows[row * channels + first + lane];
+      }
+      std::memset(out + count, code_zero, examples - count);
+    }
+  }
+
+ private:
+  static std::uint32_t mask_word(const GradientTile& tile, std::size_t row) {
+    return tile.mask == nullptr ? ~0U : tile.mask[row * tile.words];
+  }
+
+  // The one floating-point expression of the backward pass.
+  static void evaluate(const GradientTile& tile, const GradientLine& line, std::size_t row,
+                       float* values) {
+    const std::uint32_t mask = mask_word(tile, row);
+    const std::uint32_t signs = tile.signs[row * tile.words];
+    const std::int32_t* gradient = tile.gradient + row * tile.stride;
+    for (std::uint32_t lane = 0; lane < lanes; ++lane) {
+      const std::int32_t value = gradient[lane] & -static_cast<std::int32_t>((mask >> lane) & 1U);
+      const float mean = ((signs >> lane) & 1U) != 0 ? line.upper[lane] : line.lower[lane];
+      values[lane] = line.slope[lane] * static_cast<float>(value) - mean;
+    }
+  }
+
+  // LUQ (Chmiel et al. 2023): sign and exponent, rounded at random between powers of two, so that
+  // the expectation is the value. 23 random bits added to the mantissa carry into the exponent
+  // with just the right probability.
+  static std::uint8_t encode(float value, float inverse, std::uint32_t random) {
+    const float magnitude = (value < 0 ? -value : value) * inverse;
+    const std::uint32_t draw = random >> 9;
+    std::uint32_t bits;
+    std::memcpy(&bits, &magnitude, sizeof bits);
+    const std::uint32_t carried = ((bits + draw) >> 23) - 126U;
+    const std::uint32_t normal = carried < 7U ? carried : 7U;
+    const float below_one = magnitude < 1.0F ? magnitude : 0.0F;
+    const auto chance = static_cast<std::int32_t>(below_one * 8388608.0F);
+    const std::uint32_t underflow = chance > static_cast<std::int32_t>(draw) ? 1U : 0U;
+    const std::uint32_t exponent = magnitude < 1.0F ? underflow : normal;
+    const std::uint32_t sign = value < 0 && exponent != 0 ? 8U : 0U;
+    return static_cast<std::uint8_t>(sign | exponent);
+  }
+};
+
+}  // namespace edgetrain

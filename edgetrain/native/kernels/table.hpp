@@ -1,0 +1,26 @@
+// Makes the table of one instruction set from the templates.
+#pragma once
+
+#include "edgetrain/kernels.hpp"
+#include "linear.hpp"
+#include "norm.hpp"
+
+namespace edgetrain {
+
+template <class Isa>
+constexpr Kernels make_table() {
+  return {
+      Isa::name,
+      &LinearKernels<Isa>::expand_signs,
+      &LinearKernels<Isa>::forward,
+      &LinearKernels<Isa>::backward,
+      &NormKernels<Isa>::sums,
+      &NormKernels<Isa>::signs,
+      &NormKernels<Isa>::gradient_sums,
+      &NormKernels<Isa>::gradient_maximum,
+      &NormKernels<Isa>::gradient_codes,
+      &NormKernels<Isa>::decode_codes,
+  };
+}
+
+}  // namespace edgetrain

@@ -1,0 +1,293 @@
+#include "edgetrain/engine.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "edgetrain/isa.hpp"
+
+namespace edgetrain {
+
+namespace {
+
+constexpr std::uint8_t initial_scale = 128;
+
+std::size_t tiles_of(std::size_t channels) { return padded(channels) / lanes; }
+
+}  // namespace
+
+Engine::Engine(const Program& program, std::uint64_t seed, const std::string& isa)
+    : program_(program),
+      seed_(seed),
+      kernels_(select_kernels(isa)),
+      arena_(program.arena_bytes),
+      pool_(program.threads) {
+  initialise();
+}
+
+void Engine::initialise() {
+  for (const Block& block : program_.blocks) {
+    const LinearRecord& linear = block.linear;
+    const Weights weights = weights_of(linear);
+    if (weights.mode == WeightMode::fsb) {
+      std::fill_n(weights.scale, weights.outputs * weights.scales, initial_scale);
+    } else {
+      const Key key = derive(seed_, 0, linear.layer, Purpose::initial_weights);
+      const std::size_t width = padded(weights.inputs);
+      for (std::size_t output = 0; output < weights.outputs; ++output) {
+        for (std::size_t input = 0; input < weights.inputs; ++input) {
+          const std::uint32_t draw =
+              random_byte(key, static_cast<std::uint32_t>(output * width + input));
+          const auto level = static_cast<std::int32_t>((draw * 255U) >> 8) - 127;
+          weights.latent[output * weights.inputs + input] = static_cast<std::int8_t>(level);
+        }
+      }
+    }
+    const BatchNormRecord& norm = block.norm;
+    for (const std::size_t zeroed : {norm.shift, norm.moment1, norm.moment2, norm.mean}) {
+      std::fill_n(arena_.at<float>(zeroed), norm.channels, 0.0F);
+    }
+    std::fill_n(arena_.at<float>(norm.deviation), norm.channels, 1.0F);
+  }
+}
+
+LossResult Engine::train(const Examples& examples, const StepSettings& settings) {
+  load(examples);
+  for (const Block& block : program_.blocks) {
+    forward(block, examples.count, &settings.statistics_momentum);
+  }
+  const LossResult result = loss(examples.count);
+  float scale = 1.0F / (static_cast<float>(examples.count) * static_cast<float>(gradient_units));
+  for (std::size_t index = program_.blocks.size(); index-- > 0;) {
+    const Block& block = program_.blocks[index];
+    scale = backward_norm(block, examples.count, scale, settings);
+    backward_linear(block, examples.count, settings);
+  }
+  return result;
+}
+
+LossResult Engine::evaluate(const Examples& examples) {
+  load(examples);
+  for (const Block& block : program_.blocks) {
+    forward(block, examples.count, nullptr);
+  }
+  return loss(examples.count);
+}
+
+void Engine::load(const Examples& examples) {
+  const std::size_t features = program_.input_features;
+  const std::size_t stride = padded(features);
+  auto* input = arena_.at<std::uint8_t>(program_.input);
+  auto* labels = arena_.at<std::uint8_t>(program_.loss.labels);
+  for (std::size_t row = 0; row < examples.count; ++row) {
+    const std::size_t index = examples.indices[row];
+    const std::uint8_t* source = examples.features + index * features;
+    std::uint8_t* target = input + row * stride;
+    for (std::size_t feature = 0; feature < features; ++feature) {
+      target[feature] = source[feature] ^ examples.flip;
+    }
+    labels[row] = examples.labels[index];
+  }
+}
+
+// Momentum is null where the running statistics judge, not those of the micro-batch.
+void Engine::forward(const Block& block, std::size_t count, const double* momentum) {
+  const LinearRecord& linear = block.linear;
+  const Weights weights = weights_of(linear);
+  const Input input = input_of(linear);
+  if (linear.signs_in && linear.input_bytes != absent) {
+    kernels_.expand_signs(input.signs, padded(linear.inputs) / lanes, count,
+                          arena_.at<std::uint8_t>(linear.input_bytes));
+  }
+  const bool binary = linear.signs_in && linear.mode == WeightMode::bnn;
+  const std::size_t panel =
+      padded(padded(linear.inputs) * (binary ? 4 : lanes), 64);
+  pool_.run(tiles_of(linear.outputs), [&](std::size_t tile_index, std::size_t thread) {
+    auto* base = arena_.at<std::int8_t>(linear.forward_tile + thread * linear.forward_tile_bytes);
+    auto* initial = reinterpret_cast<std::int32_t*>(base + panel);
+    std::int32_t* tile = initial + 2 * lanes;
+    kernels_.linear_forward(weights, input, count, tile_index * lanes, {base, initial}, tile);
+    finish_tile(block, count, tile_index * lanes, tile, momentum);
+  });
+}
+
+void Engine::finish_tile(const Block& block, std::size_t count, std::size_t first,
+                         const std::int32_t* tile, const double* momentum) {
+  const BatchNormRecord& norm = block.norm;
+  const std::size_t channels = std::min(lanes, norm.channels - first);
+  auto* mean = arena_.at<float>(norm.mean) + first;
+  auto* deviation = arena_.at<float>(norm.deviation) + first;
+  const auto* shift = arena_.at<float>(norm.shift) + first;
+  auto* inverse = arena_.at<float>(norm.inverse_deviation) + first;
+  TileSums sums;
+  if (momentum != nullptr) {
+    kernels_.tile_sums(tile, count, sums);
+  }
+  // A lane past the last channel passes no sign and no gradient.
+  TileThresholds thresholds;
+  std::fill_n(thresholds.sign, lanes, INT32_MAX);
+  std::fill_n(thresholds.low, lanes, INT32_MAX);
+  std::fill_n(thresholds.high, lanes, INT32_MIN);
+  ChannelStatistics statistics[lanes];
+  for (std::size_t lane = 0; lane < channels; ++lane) {
+    if (momentum != nullptr) {
+      statistics[lane] = statistics_of(sums.sum[lane], sums.deviation[lane], count);
+      mean[lane] = blend(mean[lane], statistics[lane].mean, *momentum);
+      deviation[lane] = blend(deviation[lane], statistics[lane].deviation, *momentum);
+      inverse[lane] = inverse_of(statistics[lane].deviation);
+    } else {
+      statistics[lane] = {static_cast<double>(mean[lane]), static_cast<double>(deviation[lane])};
+    }
+    // The last layer has no sign to come, so its retained sign is that of the normalised value.
+    const ChannelThresholds t = thresholds_of(statistics[lane], block.last ? 0.0F : shift[lane]);
+    thresholds.sign[lane] = t.sign;
+    thresholds.low[lane] = t.low;
+    thresholds.high[lane] = t.high;
+  }
+  const std::size_t words = tiles_of(norm.channels);
+  const std::size_t word = first / lanes;
+  auto* signs = arena_.at<std::uint32_t>(block.last ? norm.sign : block.sign.sign) + word;
+  auto* mask = block.last ? nullptr : arena_.at<std::uint32_t>(block.sign.mask) + word;
+  kernels_.tile_signs(tile, count, thresholds, words, signs, mask);
+  if (block.last) {
+    write_logits(block, count, first, tile, statistics);
+  }
+}
+
+void Engine::write_logits(const Block& block, std::size_t count, std::size_t first,
+                          const std::int32_t* tile, const ChannelStatistics* statistics) {
+  const BatchNormRecord& norm = block.norm;
+  const std::size_t channels = std::min(lanes, norm.channels - first);
+  const auto* shift = arena_.at<float>(norm.shift) + first;
+  auto* logits = arena_.at<float>(norm.logits) + first;
+  for (std::size_t lane = 0; lane < channels; ++lane) {
+    const float slope = inverse_of(statistics[lane].deviation);
+    const auto offset = static_cast<float>(static_cast<double>(shift[lane]) -
+                                           statistics[lane].mean * static_cast<double>(slope));
+    for (std::size_t row = 0; row < count; ++row) {
+      logits[row * norm.channels + lane] =
+          slope * static_cast<float>(tile[row * lanes + lane]) + offset;
+    }
+  }
+}
+
+LossResult Engine::loss(std::size_t count) {
+  const LossRecord& record = program_.loss;
+  return softmax_cross_entropy(arena_.at<float>(record.logits),
+                               arena_.at<std::uint8_t>(record.labels), count, record.classes,
+                               arena_.at<std::int32_t>(record.gradient), padded(record.classes));
+}
+
+// Turns the gradient of the block's output into 4-bit codes of the gradient of its sums, moves the
+// shifts, and returns the value of a code's unit.
+float Engine::backward_norm(const Block& block, std::size_t count, float scale,
+                            const StepSettings& settings) {
+  const std::size_t tiles = tiles_of(block.norm.channels);
+  const std::size_t width = padded(block.norm.channels);
+  auto* maxima = arena_.at<float>(block.norm.channel_sums + 28 * width);
+  pool_.run(tiles, [&](std::size_t tile, std::size_t) {
+    maxima[tile] = sum_tile(block, count, tile * lanes, scale, settings);
+  });
+  const float maximum = *std::max_element(maxima, maxima + tiles);
+  // Below this the inverse would overflow; no gradient of a network that learns is so small.
+  constexpr float smallest = 1e-30F;
+  const float inverse = maximum > smallest ? 64.0F / maximum : 0.0F;
+  const Key key = derive(seed_, settings.step, block.linear.layer, Purpose::gradient_codes);
+  auto* codes = arena_.at<std::uint8_t>(block.linear.codes);
+  auto* rows = arena_.at<std::uint8_t>(block.linear.code_rows);
+  auto* columns = arena_.at<std::uint8_t>(block.linear.code_columns);
+  pool_.run(tiles, [&](std::size_t tile, std::size_t) {
+    const std::size_t first = tile * lanes;
+    kernels_.gradient_codes(gradient_tile(block, count, first), gradient_line(block, first),
+                            inverse, key, first, width, codes);
+    kernels_.decode_codes(codes, count, first, width, rows, columns);
+  });
+  return maximum > smallest ? maximum / 64.0F : 0.0F;
+}
+
+float Engine::sum_tile(const Block& block, std::size_t count, std::size_t first, float scale,
+                       const StepSettings& settings) {
+  const BatchNormRecord& norm = block.norm;
+  const GradientTile tile = gradient_tile(block, count, first);
+  const GradientLine line = gradient_line(block, first);
+  auto* sum = arena_.at<std::int64_t>(norm.channel_sums) + first;
+  auto* signed_sum = arena_.at<std::int64_t>(norm.channel_sums) + padded(norm.channels) + first;
+  kernels_.gradient_sums(tile, sum, signed_sum);
+  const std::size_t channels = std::min(lanes, norm.channels - first);
+  const ShiftState state = {arena_.at<float>(norm.shift), arena_.at<float>(norm.moment1),
+                            arena_.at<float>(norm.moment2)};
+  const auto* inverse = arena_.at<float>(norm.inverse_deviation) + first;
+  for (std::size_t lane = 0; lane < lanes; ++lane) {
+    ChannelLine channel{};
+    if (lane < channels) {
+      channel = line_of(sum[lane], signed_sum[lane], scale, inverse[lane], count);
+      step_shift(state, first + lane, static_cast<double>(scale) * static_cast<double>(sum[lane]),
+                 settings.shift);
+    }
+    line.slope[lane] = channel.slope;
+    line.upper[lane] = channel.upper;
+    line.lower[lane] = channel.lower;
+  }
+  return kernels_.gradient_maximum(tile, line);
+}
+
+void Engine::backward_linear(const Block& block, std::size_t count, const StepSettings& settings) {
+  const LinearRecord& linear = block.linear;
+  const Weights weights = weights_of(linear);
+  const Input input = input_of(linear);
+  const Codes codes = {arena_.at<std::uint8_t>(linear.code_rows),
+                       arena_.at<std::uint8_t>(linear.code_columns)};
+  auto* input_gradient = linear.input_gradient == absent
+                             ? nullptr
+                             : arena_.at<std::int32_t>(linear.input_gradient);
+  const UpdateStep update = {derive(seed_, settings.step, linear.layer, Purpose::weight_update),
+                             settings.latent_step, settings.scale_step};
+  const std::size_t input_panel = padded(padded(program_.examples, 4) * lanes, 64);
+  const std::size_t weight_panel = padded(linear.outputs) * lanes;
+  pool_.run(tiles_of(linear.inputs), [&](std::size_t tile, std::size_t thread) {
+    auto* base = arena_.at<std::int8_t>(linear.backward_tile + thread * linear.backward_tile_bytes);
+    auto* initial = reinterpret_cast<std::int32_t*>(base + input_panel + weight_panel);
+    const BackwardScratch scratch = {base, base + input_panel, initial, initial + 2 * lanes};
+    kernels_.linear_backward(weights, input, codes, count, tile * lanes, scratch, input_gradient,
+                             update);
+  });
+}
+
+Weights Engine::weights_of(const LinearRecord& record) const {
+  const bool scaled = record.mode == WeightMode::fsb;
+  return {record.mode,
+          record.inputs,
+          record.outputs,
+          record.group,
+          scaled ? (record.inputs + record.group - 1) / record.group : record.inputs,
+          scaled ? nullptr : arena_.at<std::int8_t>(record.weights),
+          scaled ? arena_.at<std::uint8_t>(record.weights) : nullptr,
+          derive(seed_, 0, record.layer, Purpose::fixed_signs)};
+}
+
+Input Engine::input_of(const LinearRecord& record) const {
+  if (!record.signs_in) {
+    return {nullptr, arena_.at<std::uint8_t>(record.input)};
+  }
+  return {arena_.at<std::uint32_t>(record.input),
+          record.input_bytes == absent ? nullptr : arena_.at<std::uint8_t>(record.input_bytes)};
+}
+
+GradientTile Engine::gradient_tile(const Block& block, std::size_t count,
+                                   std::size_t first) const {
+  const BatchNormRecord& norm = block.norm;
+  const std::size_t word = first / lanes;
+  return {arena_.at<std::int32_t>(norm.output_gradient) + first,
+          padded(norm.channels),
+          arena_.at<std::uint32_t>(block.last ? norm.sign : block.sign.sign) + word,
+          block.last ? nullptr : arena_.at<std::uint32_t>(block.sign.mask) + word,
+          tiles_of(norm.channels),
+          count};
+}
+
+GradientLine Engine::gradient_line(const Block& block, std::size_t first) const {
+  const std::size_t width = padded(block.norm.channels);
+  auto* lines = arena_.at<float>(block.norm.channel_sums + 16 * width) + first;
+  return {lines, lines + width, lines + 2 * width};
+}
+
+}  // namespace edgetrain

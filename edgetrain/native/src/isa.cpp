@@ -1,0 +1,66 @@
+#include "edgetrain/isa.hpp"
+
+#include <stdexcept>
+
+namespace edgetrain {
+
+namespace {
+
+struct Candidate {
+  const Kernels* kernels;
+  bool runs;
+};
+
+std::vector<Candidate> candidates() {
+  std::vector<Candidate> all = {{&portable_kernels(), true}};
+#if defined(__x86_64__)
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2") &&
+                    __builtin_cpu_supports("popcnt");
+  const bool avx512 =
+      avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vpopcntdq");
+  all.push_back({&avx2_kernels(), avx2});
+  all.push_back({&avx512_kernels(), avx512});
+#endif
+  return all;
+}
+
+}  // namespace
+
+std::vector<std::string> supported_isas() {
+  std::vector<std::string> names;
+  for (const Candidate& candidate : candidates()) {
+    if (candidate.runs) {
+      names.emplace_back(candidate.kernels->name);
+    }
+  }
+  return names;
+}
+
+const Kernels& select_kernels(const std::string& name) {
+  const std::vector<Candidate> all = candidates();
+  const Kernels* fastest = nullptr;
+  std::string known;
+  for (const Candidate& candidate : all) {
+    known += known.empty() ? "" : ", ";
+    known += candidate.kernels->name;
+    if (candidate.runs) {
+      fastest = candidate.kernels;
+    }
+    if (name == candidate.kernels->name) {
+      if (!candidate.runs) {
+        throw std::invalid_argument("this processor cannot run the kernels '" + name +
+                                    "'; unset EDGETRAIN_ISA");
+      }
+      return *candidate.kernels;
+    }
+  }
+  if (!name.empty()) {
+    throw std::invalid_argument("EDGETRAIN_ISA is '" + name + "': choose one of " + known +
+                                ", or unset it");
+  }
+  return *fastest;
+}
+
+}  // namespace edgetrain
