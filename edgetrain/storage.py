@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from edgetrain.errors import StorageError
+from edgetrain.errors import DataError, StorageError
 
-__all__ = ["Buffer", "replace_file"]
+__all__ = ["Buffer", "map_file", "replace_file"]
 
 Buffer = bytes | bytearray | memoryview
+
+
+def map_file(path: Path) -> memoryview:
+    """Return a file's bytes as a read-only view of the mapped file.
+
+    The file may be removed or replaced meanwhile; the view keeps what was mapped. Raises
+    DataError when it cannot be opened.
+    """
+    try:
+        with path.open("rb") as file:
+            if not os.fstat(file.fileno()).st_size:
+                return memoryview(b"")
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a regular file"
+        raise DataError(f"cannot read {path}: {reason}: check the path") from error
 
 
 def replace_file(path: Path, parts: Iterable[Buffer], *, durable: bool = True) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 from edgetrain import tensorfile
@@ -111,7 +112,7 @@ class Task:
         """Return the task as bytes."""
         fields = {name: getattr(self, name) for name in self.RULES}
         fields["model"] = self.model.to_json()
-        return pack(TASK_FORMAT, fields, self.state)
+        return tensorfile.encode(self.state, metadata_of(TASK_FORMAT, fields))
 
     @classmethod
     def decode(cls, buffer: Buffer) -> Task:
@@ -167,7 +168,7 @@ class Report:
         loss, accuracy: means over those examples, or None.
         plan: the plan chosen, or None if it did not come to that.
         predicted_peak_bytes, measured_peak_bytes: peak memory of the training process as
-            promised (the upper bound) and as the kernel measured it, or None.
+            predicted before it ran and as the kernel measured it, or None.
         seconds: time spent in the training process, on the device's own clock.
         joules: energy, or None if unknown; `energy_source` says where the figure comes from,
             e.g. "modelled".
@@ -220,9 +221,20 @@ class Report:
 
     def encode(self) -> bytes:
         """Return the report as bytes."""
-        fields = {name: getattr(self, name) for name in self.RULES}
-        fields["plan"] = self.plan.to_fields() if self.plan else None
-        return pack(REPORT_FORMAT, fields, self.update)
+        return tensorfile.encode(self.update, metadata_of(REPORT_FORMAT, self.to_fields()))
+
+    def write(self, path: Path, *, durable: bool = True) -> None:
+        """Write what `encode` returns to a file, whole or not at all, without a copy of it all.
+
+        Raises StorageError when the file cannot be written.
+        """
+        metadata = metadata_of(REPORT_FORMAT, self.to_fields())
+        tensorfile.write(path, self.update, metadata, durable=durable)
+
+    def to_fields(self) -> dict[str, Any]:
+        """Return everything but the update as JSON holds it."""
+        plan = self.plan.to_fields() if self.plan else None
+        return {name: getattr(self, name) for name in self.RULES} | {"plan": plan}
 
     @classmethod
     def decode(cls, buffer: Buffer, task: Task) -> Report:
@@ -263,12 +275,10 @@ def model_of(name: str, value: Any) -> Model:
         raise PayloadError(f"{name}: {error}") from error
 
 
-def pack(format: str, fields: Mapping[str, Any], tensors: State) -> bytes:
-    """Return a message's bytes: a tensor file with its fields as metadata."""
+def metadata_of(format: str, fields: Mapping[str, Any]) -> dict[str, str]:
+    """Return the metadata of a message: what it is, in which version, and its fields."""
     text = json.dumps(fields, allow_nan=False, separators=(",", ":"))
-    return tensorfile.encode(
-        tensors, {"format": format, "version": str(VERSIONS[-1]), "fields": text}
-    )
+    return {"format": format, "version": str(VERSIONS[-1]), "fields": text}
 
 
 def unpack(buffer: Buffer, format: str) -> tuple[Any, State]:

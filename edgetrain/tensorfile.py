@@ -13,15 +13,13 @@ from __future__ import annotations
 
 import json
 import math
-import mmap
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgetrain.errors import DataError, PayloadError
-from edgetrain.storage import Buffer, replace_file
+from edgetrain.errors import PayloadError
+from edgetrain.storage import Buffer, map_file, replace_file
 
 __all__ = [
     "DTYPES",
@@ -123,14 +121,7 @@ def read(path: Path | str, max_bytes: int = MAX_BYTES) -> tuple[State, dict[str,
     the file cannot be opened, PayloadError when it is not what it claims to be.
     """
     try:
-        with Path(path).open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a regular file"
-        raise DataError(f"cannot read {path}: {reason}: check the path") from error
-    try:
-        return decode(memoryview(mapped), max_bytes)
+        return decode(map_file(Path(path)), max_bytes)
     except PayloadError as error:
         raise PayloadError(f"{path}: {error}") from error
 
