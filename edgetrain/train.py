@@ -1,0 +1,308 @@
+"""Trainer: runs a plan over data, a micro-batch at a time, and keeps what it learnt.
+
+Standard library and the native engine alone, so that a device's worker needs nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+from edgetrain import _native
+from edgetrain.errors import BudgetError, DataError, EngineError, ModelError, PayloadError
+from edgetrain.examples import Examples
+from edgetrain.model import Model
+from edgetrain.planner import Plan, plan
+from edgetrain.schema import check_state, check_tensors, state_schema
+from edgetrain.sizes import format_size
+from edgetrain.tensorfile import State, Tensor, read, write
+
+__all__ = ["LEARNING_RATE", "Metrics", "Schedule", "Trainer", "load"]
+
+LEARNING_RATE = 0.04
+"""Of a latent's or a scale's range, a step (ALGORITHMS: the knob that matters)."""
+SHIFT_RATE = 0.025
+"""The shifts' learning rate, as a share of the weights': 1e-3 at 0.04."""
+LEAST_DECAY = 0.02
+LATENT_LEVELS = 127
+SCALE_LEVELS = 255
+STEP_FRACTIONS = 256
+DECAY1, DECAY2 = 0.9, 0.999
+STATISTICS_MOMENTUM = 0.1
+MOMENTS = ("moment1", "moment2")
+FORMAT = "edgetrain-checkpoint"
+VERSION = "1"
+
+Schedule = Literal["constant", "linear"]
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Mean loss and accuracy (0 to 1) over the examples that were really used."""
+
+    loss: float
+    accuracy: float
+    examples: int
+
+
+class Trainer:
+    """A plan with its engine and what it has learnt.
+
+    seed decides the initial weights and the fixed signs, so it must be the same wherever a state
+    is to be shared; stream decides every other draw, so that two devices, or two rounds of one,
+    draw apart. Raises EngineError for an unknown EDGETRAIN_ISA, BudgetError where the arena cannot
+    be had.
+    """
+
+    def __init__(
+        self, plan: Plan, seed: int = 0, learning_rate: float = LEARNING_RATE, *, stream: int = 0
+    ) -> None:
+        self.plan = plan
+        self.seed = seed
+        self.stream = stream & 0xFFFFFFFF
+        self.learning_rate = learning_rate
+        self.steps = 0
+        self.epochs = 0
+        self.scaling: Any = None
+        self._steps_since_load = 0
+        try:
+            self._engine = _native.Engine(
+                plan.program(), seed & 0xFFFFFFFFFFFFFFFF, os.environ.get("EDGETRAIN_ISA", "")
+            )
+        except MemoryError:
+            raise BudgetError(
+                f"the arena of {format_size(plan.peak_bytes)} could not be had: choose a smaller "
+                f"micro-batch or stop what else runs here"
+            ) from None
+        except ValueError as error:
+            raise EngineError(str(error)) from None
+
+    @property
+    def isa(self) -> str:
+        """The instruction set whose kernels run."""
+        return self._engine.isa
+
+    def fit(
+        self,
+        x: Any,
+        y: Any,
+        epochs: int = 1,
+        *,
+        learning_rate: float | None = None,
+        schedule: Schedule = "constant",
+        progress: bool = False,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> Metrics:
+        """Train on (x, y) and return the metrics of the last epoch, taken while it trained.
+
+        x is uint8, int8 or float32 of N examples, y N labels. schedule "linear" decays the rate to
+        zero over these epochs. should_stop is asked before every micro-batch; when it says so, the
+        metrics cover what was done. Raises DataError for data that do not fit the model.
+        """
+        if schedule not in ("constant", "linear"):
+            raise ModelError(f"unknown schedule {schedule!r}: choose constant or linear")
+        examples = self._examples(x, y, adapt=True)
+        rate = self.learning_rate if learning_rate is None else learning_rate
+        batches = batch_bounds(examples.count, self.plan.micro_batch)
+        total = epochs * len(batches)
+        loss_sum, correct, used = 0.0, 0, 0
+        for number, (epoch, order, (begin, end)) in enumerate(
+            _watched(self._schedule(examples.count, epochs, batches), total, progress)
+        ):
+            if should_stop is not None and should_stop():
+                break
+            if begin == 0:
+                loss_sum, correct, used = 0.0, 0, 0
+            decay = max(1 - number / total, LEAST_DECAY) if schedule == "linear" else 1.0
+            loss, right = self._step(examples, order[4 * begin : 4 * end], rate * decay)
+            loss_sum, correct, used = loss_sum + loss, correct + right, used + end - begin
+            self.epochs = epoch + (end == examples.count)
+        return _metrics(loss_sum, correct, used)
+
+    def evaluate(self, x: Any, y: Any) -> Metrics:
+        """Return the metrics of (x, y) under the running statistics; nothing is learnt."""
+        examples = self._examples(x, y, adapt=False)
+        loss_sum, correct = 0.0, 0
+        for begin in range(0, examples.count, self.plan.micro_batch):
+            end = min(begin + self.plan.micro_batch, examples.count)
+            indices = b"".join(i.to_bytes(4, "little") for i in range(begin, end))
+            try:
+                loss, right = self._engine.evaluate(
+                    examples.features, examples.signed, examples.labels, indices
+                )
+            except ValueError as error:
+                raise DataError(str(error)) from None
+            loss_sum, correct = loss_sum + loss, correct + right
+        return _metrics(loss_sum, correct, examples.count)
+
+    def state(self) -> State:
+        """Return what was learnt: see edgetrain.schema for the tensors."""
+        return self._read(state_schema(self.plan.model, self.plan.mode))
+
+    def load_state(self, state: State) -> None:
+        """Take over a state, and forget the optimiser's.
+
+        Raises PayloadError for a state that is not of this model and mode.
+        """
+        check_state(state, self.plan.model, self.plan.mode)
+        self._write(state)
+        for name, (_, shape) in self._moment_schema().items():
+            self._engine.write(self.plan.offset(name), bytes(4 * shape[0]))
+        self._steps_since_load = 0
+
+    def tensor(self, name: str) -> bytes:
+        """Return the bytes of any tensor of the plan, as the last step left them."""
+        return self._engine.read(self.plan.offset(name), self.plan.bytes_of(name))
+
+    def save(self, path: str | Path) -> None:
+        """Write a checkpoint, whole or not at all. Raises StorageError."""
+        tensors = self.state() | self._read(self._moment_schema())
+        fields = {
+            "mode": self.plan.mode,
+            "batch": self.plan.batch,
+            "micro_batch": self.plan.micro_batch,
+            "threads": self.plan.threads,
+            "seed": self.seed,
+            "stream": self.stream,
+            "steps": self.steps,
+            "epochs": self.epochs,
+            "steps_since_load": self._steps_since_load,
+            "learning_rate": self.learning_rate,
+            "scaling": None if self.scaling is None else self.scaling.to_json(),
+        }
+        metadata = {
+            "format": FORMAT,
+            "version": VERSION,
+            "model": self.plan.model.to_json(),
+            "trainer": json.dumps(fields),
+        }
+        write(Path(path), tensors, metadata)
+
+    def _restore(self, tensors: State, fields: dict[str, Any]) -> None:
+        schema = state_schema(self.plan.model, self.plan.mode) | self._moment_schema()
+        check_tensors(tensors, schema, "the checkpoint")
+        self._write(tensors)
+        self.steps, self.epochs = fields["steps"], fields["epochs"]
+        self._steps_since_load = fields["steps_since_load"]
+        if fields["scaling"] is not None:
+            from edgetrain.data.scaling import Scaling  # noqa: PLC0415  (numpy: not on a device)
+
+            self.scaling = Scaling.from_json(fields["scaling"])
+
+    def _moment_schema(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        return {
+            f"layer{block.index}.{name}": ("F32", (block.linear.outputs,))
+            for block in self.plan.model.blocks()
+            for name in MOMENTS
+        }
+
+    def _read(self, schema: dict[str, tuple[str, tuple[int, ...]]]) -> State:
+        return {
+            name: Tensor(dtype, shape, self.tensor(name)) for name, (dtype, shape) in schema.items()
+        }
+
+    def _write(self, tensors: State) -> None:
+        for name, tensor in tensors.items():
+            self._engine.write(self.plan.offset(name), tensor.data)
+
+    def _examples(self, x: Any, y: Any, *, adapt: bool) -> Examples:
+        if getattr(getattr(x, "dtype", None), "kind", "") == "f":
+            from edgetrain.data import scaling  # noqa: PLC0415  (numpy: not on a device)
+
+            if self.scaling is None and adapt:
+                self.scaling = scaling.fit(x)
+            if self.scaling is None:
+                raise DataError(
+                    "float data before training has no scale: fit first, or load a model"
+                )
+            x = self.scaling.apply(x)
+        return Examples.of(x, y, self.plan.model.input_features)
+
+    def _schedule(
+        self, count: int, epochs: int, batches: list[tuple[int, int]]
+    ) -> Iterator[tuple[int, bytes, tuple[int, int]]]:
+        for epoch in range(self.epochs, self.epochs + epochs):
+            order = _native.shuffled(count, self.seed, self.stream << 32 | epoch)
+            for bounds in batches:
+                yield epoch, order, bounds
+
+    def _step(self, examples: Examples, indices: bytes, rate: float) -> tuple[float, int]:
+        """Train on one micro-batch, with its share of the batch's step."""
+        share = rate * self.plan.micro_batch / self.plan.batch
+        self._steps_since_load += 1
+        since = self._steps_since_load
+        try:
+            result = self._engine.train(
+                examples.features,
+                examples.signed,
+                examples.labels,
+                indices,
+                self.stream << 32 | self.steps,
+                round(share * LATENT_LEVELS * STEP_FRACTIONS),
+                round(share * SCALE_LEVELS * STEP_FRACTIONS),
+                # The first steps average from nothing, so that no stale statistic lingers.
+                max(STATISTICS_MOMENTUM, 1 / since),
+                share * SHIFT_RATE,
+                1 - DECAY1**since,
+                1 - DECAY2**since,
+            )
+        except ValueError as error:
+            raise DataError(str(error)) from None
+        self.steps += 1
+        return result
+
+
+def load(path: str | Path, *, threads: int | None = None) -> Trainer:
+    """Return the trainer that a checkpoint holds.
+
+    Raises DataError for a file that cannot be read, PayloadError for one that is not a checkpoint.
+    """
+    tensors, metadata = read(Path(path))
+    if metadata.get("format") != FORMAT:
+        raise PayloadError(f"{path} is not a checkpoint of edgetrain")
+    if metadata.get("version") != VERSION:
+        raise PayloadError(
+            f"{path} is a checkpoint of version {metadata.get('version')!r}: this build reads "
+            f"{VERSION}"
+        )
+    try:
+        fields = json.loads(metadata["trainer"])
+        model = Model.from_json(metadata["model"])
+        chosen = plan(
+            model,
+            fields["batch"],
+            fields["mode"],
+            micro_batch=fields["micro_batch"],
+            threads=threads or fields["threads"],
+        )
+        trainer = Trainer(chosen, fields["seed"], fields["learning_rate"], stream=fields["stream"])
+        trainer._restore(tensors, fields)
+    except (KeyError, TypeError, ValueError, ModelError) as error:
+        raise PayloadError(f"{path} is damaged: {error}") from None
+    return trainer
+
+
+def batch_bounds(count: int, micro_batch: int) -> list[tuple[int, int]]:
+    """Return the begin and end of each micro-batch: as few as may be, sizes equal within one."""
+    number = -(-count // micro_batch)
+    edges = [count * i // number for i in range(number + 1)]
+    return list(pairwise(edges))
+
+
+def _metrics(loss_sum: float, correct: int, examples: int) -> Metrics:
+    if not examples:
+        return Metrics(0.0, 0.0, 0)
+    return Metrics(loss_sum / examples, correct / examples, examples)
+
+
+def _watched(steps: Iterator[Any], total: int, progress: bool) -> Iterator[Any]:
+    if not progress:
+        return steps
+    from rich.progress import track  # noqa: PLC0415  (only where someone watches)
+
+    return iter(track(steps, description="training", total=total))
