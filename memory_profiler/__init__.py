@@ -1,1 +1,1 @@
-"""."""
+"""Predicts, chooses and measures what training uses of a device."""

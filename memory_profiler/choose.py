@@ -70,20 +70,35 @@ class Shortfall:
         )
 
 
+GROUNDS = (
+    "fits, but learns from smaller micro-batches",
+    "fits, but in a mode that comes later",
+    "fits, but costs more energy or time",
+    "fits, but needs more memory",
+    "fits, but needs more threads",
+)
+"""Why a plan that fits is not chosen: one for each place of `Candidate.rank`."""
+
+
 @dataclass(frozen=True)
 class Candidate:
-    """A plan with what it is expected to use and the limits it may exceed."""
+    """A plan with what it is expected to use and the limits it may exceed.
+
+    preference is the place of its mode among those that may be chosen, 0 the first.
+    """
 
     plan: Plan
+    preference: int
     estimate: Estimate
     shortfalls: tuple[Shortfall, ...]
 
     @property
     def rank(self) -> tuple[float, ...]:
-        """Best first: larger micro-batch, then less energy (or time), then less memory."""
+        """Best first; no two candidates of one search share a rank."""
         cost = self.estimate.energy or self.estimate.seconds
         return (
             -self.plan.micro_batch,
+            self.preference,
             cost.middle if cost else 0.0,
             self.estimate.memory.high,
             self.plan.threads,
@@ -99,24 +114,27 @@ def choose(
     modes: Sequence[Mode] = MODES,
     examples: int | None = None,
     dataset_bytes: int = 0,
+    codec: str = "luq4",
 ) -> Choice:
     """Return the best plan whose memory, energy and time are sure to stay inside the budget.
 
     Searched are modes, micro-batches (batch, batch/2, ... 2) and threads (the device's, half of
     them, ... 1). Memory is limited by the budget and by the device, whichever is less. Expected
-    learning decides: a larger micro-batch, then fewer joules (seconds, where power is unknown),
-    then less memory; equal plans stand in the order of `modes`, fewer threads first. examples
-    and dataset_bytes are as for `estimate`. Raises BudgetError naming the nearest plan and what
-    it lacks when nothing fits, ModelError when no mode can train the model, and ConfigError when
-    the budget limits what the device does not say.
+    learning decides: a larger micro-batch, then the mode that comes first in `modes`; among those
+    that learn alike, fewer joules (seconds, where power is unknown), then less memory, then fewer
+    threads. examples, dataset_bytes and codec are as for `estimate`. Raises BudgetError naming the
+    nearest plan and what it lacks when nothing fits, ModelError when no mode can train the model,
+    and ConfigError when the budget limits what the device does not say.
     """
     _check(budget, device)
     plans, refused = _search(model, batch, modes, device.threads)
-    expected = [estimate(p, device, examples=examples, dataset_bytes=dataset_bytes) for p in plans]
-    found = [
-        Candidate(p, e, _shortfalls(e, budget, device))
-        for p, e in zip(plans, expected, strict=True)
-    ]
+    found: list[Candidate] = []
+    for compiled in plans:
+        expected = estimate(
+            compiled, device, examples=examples, dataset_bytes=dataset_bytes, codec=codec
+        )
+        shortfalls = _shortfalls(expected, budget, device)
+        found.append(Candidate(compiled, modes.index(compiled.mode), expected, shortfalls))
     fitting = sorted((c for c in found if not c.shortfalls), key=lambda c: c.rank)
     if not fitting:
         raise BudgetError(_nothing_fits(found, device))
@@ -126,9 +144,9 @@ def choose(
 
 
 def summarise(plan: Plan) -> str:
-    """Return a plan's choices in a phrase, e.g. "bnn, micro-batch 25 of 100, 1 thread"."""
+    """Return a plan's choices in a phrase, e.g. "bnn, 25 of 100, 1 thread"."""
     threads = "1 thread" if plan.threads == 1 else f"{plan.threads} threads"
-    return f"{plan.mode}, micro-batch {plan.micro_batch} of {plan.batch}, {threads}"
+    return f"{plan.mode}, {plan.micro_batch} of {plan.batch}, {threads}"
 
 
 def _check(budget: Budget, device: Device) -> None:
@@ -163,7 +181,7 @@ def _search(
                 for count in counts
             ]
         except ModelError as error:
-            refused.append(Rejection(f"{mode}, any micro-batch", str(error), fits=False))
+            refused.append(Rejection(f"{mode}, any", str(error), fits=False))
     if not plans:
         reasons = "; ".join(rejection.reason for rejection in refused)
         raise ModelError(reasons or "there is no mode to choose from: give bnn, fsb or both")
@@ -192,17 +210,9 @@ def _reject(candidate: Candidate, best: Candidate) -> Rejection:
 
 
 def _why_worse(candidate: Candidate, best: Candidate) -> str:
-    """Return the first of the grounds of `Candidate.rank` on which a fitting plan lost."""
-    grounds = (
-        "fits, but learns from smaller micro-batches",
-        "fits, but costs more energy" if best.estimate.energy else "fits, but takes longer",
-        "fits, but needs more memory",
-        "fits, but needs more threads",
-    )
-    for ground, ours, theirs in zip(grounds, best.rank, candidate.rank, strict=True):
-        if theirs > ours:
-            return ground
-    return "fits as well, but its mode comes later"
+    """Return the first ground on which a plan that fits ranks behind the best."""
+    places = zip(GROUNDS, candidate.rank, best.rank, strict=True)
+    return next(ground for ground, theirs, ours in places if theirs > ours)
 
 
 def _nothing_fits(found: Sequence[Candidate], device: Device) -> str:

@@ -6,14 +6,19 @@ Speed and power are as good as the figures of the device, and carry their source
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from edgetrain.errors import ConfigError
 from edgetrain.memory_profiler.budget import Interval, format_joules, format_seconds
 from edgetrain.memory_profiler.device import Device
 from edgetrain.memory_profiler.memory import probe_base
 from edgetrain.planner import Plan
+from edgetrain.schema import state_schema
 from edgetrain.sizes import format_size
+from edgetrain.tensorfile import DTYPES
+from edgetrain.update import CODECS, update_bytes
 
 __all__ = ["OVER", "RATE_ERRORS", "UNDER", "Estimate", "Part", "estimate", "state_bytes"]
 
@@ -25,8 +30,6 @@ RATE_ERRORS = {"modelled": 0.25, "calibrated": 0.10, "measured": 0.05}
 """How far a device's speed may be off, by where the figure comes from."""
 
 PAGE = 4096
-STATISTICS = 3
-"""Float32 numbers that an output carries beside its weights: shift, mean, deviation."""
 STACK_TOUCHED = 16 * 1024
 """Bytes that a kernel thread touches of its stack and its control block (measured, x86-64)."""
 
@@ -81,16 +84,24 @@ class Estimate:
 
 
 def estimate(
-    plan: Plan, device: Device, *, examples: int | None = None, dataset_bytes: int = 0
+    plan: Plan,
+    device: Device,
+    *,
+    examples: int | None = None,
+    dataset_bytes: int = 0,
+    codec: str = "luq4",
 ) -> Estimate:
     """Return what the plan will use on the device, for one round of training.
 
     examples are those trained on (one batch unless given), dataset_bytes those of the mapped
-    dataset, every page of which the worker is taken to touch. Raises WorkerError when the
-    device's base is to be probed and the worker does not start.
+    dataset, every page of which the worker is taken to touch, codec the one that the update is
+    sent in. Raises ConfigError for an unknown codec, WorkerError when the device's base is to be
+    probed and the worker does not start.
     """
+    if codec not in CODECS:
+        raise ConfigError(f"unknown codec {codec!r}: choose one of {', '.join(CODECS)}")
     trained = plan.batch if examples is None else examples
-    parts = _memory_parts(plan, device, dataset_bytes)
+    parts = _memory_parts(plan, device, dataset_bytes, codec)
     peak = sum(part.bytes for part in parts)
     seconds = _seconds(plan, device, trained)
     energy = None if seconds is None or device.watts is None else seconds.scaled(device.watts)
@@ -100,21 +111,23 @@ def estimate(
 
 def state_bytes(plan: Plan) -> int:
     """Return the bytes of a model's trained state: weights and batch-norm statistics."""
-    return sum(
-        block.linear.weight_bytes(block.source.features, plan.mode)
-        + 4 * STATISTICS * block.linear.outputs
-        for block in plan.model.blocks()
-    )
+    schema = state_schema(plan.model, plan.mode)
+    return sum(DTYPES[dtype][0] * math.prod(shape) for dtype, shape in schema.values())
 
 
-def _memory_parts(plan: Plan, device: Device, dataset_bytes: int) -> tuple[Part, ...]:
+def _memory_parts(plan: Plan, device: Device, dataset_bytes: int, codec: str) -> tuple[Part, ...]:
+    """Return what adds up at the worst moment: the update made, encoded and about to be written."""
     base = probe_base() if device.base_bytes is None else device.base_bytes
+    state, update = state_bytes(plan), update_bytes(plan.model, plan.mode, codec)
     return (
         Part("worker with nothing to do", base),
         Part("arena", plan.peak_bytes),
         Part("thread stacks", (plan.threads - 1) * STACK_TOUCHED),
-        Part("task and update", _pages(2 * state_bytes(plan))),
         Part("dataset pages", _pages(dataset_bytes)),
+        Part("task's state", _pages(state)),
+        Part("trained state", _pages(state)),
+        Part("update", _pages(update)),
+        Part("report", _pages(update)),
     )
 
 
