@@ -12,7 +12,7 @@ from typing import Any
 
 from edgetrain.errors import PayloadError
 
-__all__ = ["Choice", "Maybe", "Real", "Rule", "Text", "Whole", "check_fields"]
+__all__ = ["Choice", "Flag", "Maybe", "Real", "Rule", "Text", "Whole", "check_fields"]
 
 Rule = Callable[[str, Any], Any]
 
@@ -75,6 +75,16 @@ class Choice:
             raise PayloadError(
                 f"{name} is {shown(value)}: it must be one of {', '.join(self.options)}"
             )
+        return value
+
+
+@dataclass(frozen=True)
+class Flag:
+    """True or False."""
+
+    def __call__(self, name: str, value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise PayloadError(f"{name} is {shown(value)}: it must be true or false")
         return value
 
 

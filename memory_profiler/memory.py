@@ -71,8 +71,11 @@ def available_bytes(root: Path = ROOT) -> int | None:
 
 
 def worker_command(worker: str = WORKER, *arguments: str) -> list[str]:
-    """Return the command line of a training worker, so that probe and training start alike."""
-    return [sys.executable, "-m", worker, *arguments]
+    """Return the command line of a training worker, so that probe and training start alike.
+
+    Neither the working folder (-P) nor the user's own packages (-s) can shadow what is installed.
+    """
+    return [sys.executable, "-P", "-s", "-m", worker, *arguments]
 
 
 @cache

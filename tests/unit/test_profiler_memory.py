@@ -290,6 +290,8 @@ def test_a_worker_that_does_not_answer_is_named(
 def test_probe_and_training_start_the_same_command() -> None:
     assert worker_command("some.worker", "--probe") == [
         sys.executable,
+        "-P",
+        "-s",
         "-m",
         "some.worker",
         "--probe",

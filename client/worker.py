@@ -1,0 +1,206 @@
+"""The training process: maps a device's data, does one task, writes one report, and ends.
+
+    python -m edgetrain.client.worker JOB      a job as JSON text, see Job
+    python -m edgetrain.client.worker --probe  print this process's own peak memory in bytes
+
+It imports the standard library and the native engine alone, because every byte it takes is taken
+from the device. SIGTERM lets the micro-batch at hand finish; what was learnt so far is reported.
+A failure is one line on stderr, a report that says why, and an exit code of its kind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+from edgetrain.data import store
+from edgetrain.data.store import StoredDataset
+from edgetrain.errors import DataError, EdgetrainError, WorkerError
+from edgetrain.fields import Flag, Rule, Text, Whole, check_fields
+from edgetrain.keys import derive_key
+from edgetrain.memory_profiler.memory import peak_bytes
+from edgetrain.planner import plan
+from edgetrain.storage import map_file
+from edgetrain.task import PlanSummary, Report, Task, one_line
+from edgetrain.tensorfile import State, parse_json
+from edgetrain.train import Trainer
+from edgetrain.update import encode_update, update_key
+
+__all__ = ["Job", "debug_wanted", "main", "perform"]
+
+PROBE = "--probe"
+DEBUG_VARIABLE = "EDGETRAIN_DEBUG"
+MAX_PATH = 4096
+
+Stop = Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one worker is told: where its files lie, and the plan that was chosen for it.
+
+    Attributes:
+        task, data, report: paths of the encoded Task, of the `.etd` file, and of the report to
+            write.
+        micro_batch, threads: the plan's choices.
+        durable: whether to wait until the disk holds the report.
+    """
+
+    task: str
+    data: str
+    report: str
+    micro_batch: int
+    threads: int = 1
+    durable: bool = True
+
+    RULES: ClassVar[Mapping[str, Rule]] = {
+        "task": Text(MAX_PATH),
+        "data": Text(MAX_PATH),
+        "report": Text(MAX_PATH),
+        "micro_batch": Whole(1, 1 << 20),
+        "threads": Whole(1, 1024),
+        "durable": Flag(),
+    }
+
+    def to_json(self) -> str:
+        """Return the job as JSON text."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Job:
+        """Return the job that JSON text describes. Raises PayloadError naming what is wrong."""
+        return cls(**check_fields(parse_json(text), cls.RULES, "job"))
+
+
+def perform(job: Job, should_stop: Stop) -> tuple[Report, int]:
+    """Return the report of a job, not yet written and without its peak memory, and an exit code.
+
+    What goes wrong with the data, the plan or the engine is a "failed" report. Raises an
+    EdgetrainError when there is no task that a report could answer.
+    """
+    started = time.monotonic()
+    task = Task.decode(map_file(Path(job.task)))
+    code = 0
+    try:
+        with store.open(job.data) as data:
+            report = work(job, task, data, should_stop)
+    except Exception as error:
+        show_traceback()
+        report = Report("failed", task.version, task.device, reason=one_line(cause_of(error)))
+        code = error.exit_code if isinstance(error, EdgetrainError) else EdgetrainError.exit_code
+    return replace(report, seconds=time.monotonic() - started), code
+
+
+def cause_of(error: Exception) -> str:
+    """Return what to say of an error: ours say it themselves."""
+    if isinstance(error, EdgetrainError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "out of memory: allow the device more, or choose a smaller model"
+    return f"internal error, {type(error).__name__}: {error}"
+
+
+def work(job: Job, task: Task, data: StoredDataset, should_stop: Stop) -> Report:
+    """Return the report of a task on a device's data. Raises an EdgetrainError that says why."""
+    check_data(task, data)
+    chosen = plan(
+        task.model, task.batch, task.mode, micro_batch=job.micro_batch, threads=job.threads
+    )
+    trainer = Trainer(
+        chosen,
+        seed=task.seed,
+        learning_rate=task.learning_rate,
+        stream=derive_key("train", task.seed, task.version, task.device),
+    )
+    trainer.load_state(task.state)
+    update: State = {}
+    used = data.examples
+    if task.kind == "train":
+        metrics = trainer.fit(
+            data.features, data.labels, epochs=task.local_epochs, should_stop=should_stop
+        )
+        # The metrics are of the last epoch alone, which may have been cut short.
+        used = trainer.epochs * data.examples + metrics.examples % data.examples
+        if not used:
+            raise WorkerError("stopped before the first micro-batch was done")
+        key = update_key(task.seed, task.version, task.device)
+        update = encode_update(task.state, trainer.state(), task.codec, key)
+    else:
+        metrics = trainer.evaluate(data.features, data.labels)
+    return Report(
+        "trained" if task.kind == "train" else "evaluated",
+        task.version,
+        task.device,
+        reason="stopped early" if should_stop() else "",
+        examples=used,
+        steps=trainer.steps,
+        loss=metrics.loss,
+        accuracy=metrics.accuracy,
+        plan=PlanSummary(task.mode, chosen.micro_batch, chosen.threads, chosen.peak_bytes),
+        update=update,
+    )
+
+
+def check_data(task: Task, data: StoredDataset) -> None:
+    """Raise DataError when the data are not what the model expects."""
+    for what, found, expected in (
+        ("features an example", data.feature_count, task.model.input_features),
+        ("classes", data.classes, task.model.classes),
+    ):
+        if found != expected:
+            raise DataError(
+                f"the data have {found} {what}, the model {expected}: record data for this model"
+            )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the worker and return its exit code: 0, or that of the error which ended it."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given == [PROBE]:
+        print(peak_bytes() or 0)
+        return 0
+    should_stop = stop_token()
+    try:
+        job = Job.from_json(given[0] if len(given) == 1 else "")
+        report, code = perform(job, should_stop)
+        report = replace(report, measured_peak_bytes=peak_bytes())
+        report.write(Path(job.report), durable=job.durable)
+    except EdgetrainError as error:
+        show_traceback()
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return error.exit_code
+    if code:
+        print(f"error: {report.reason}", file=sys.stderr)
+    return code
+
+
+def stop_token() -> Stop:
+    """Return what says whether to stop: SIGTERM has come, or whoever started us is gone."""
+    asked: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+    parent = os.getppid()
+    return lambda: bool(asked) or os.getppid() != parent
+
+
+def debug_wanted() -> bool:
+    """Say whether tracebacks are wanted."""
+    return os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
+
+
+def show_traceback() -> None:
+    """Print the traceback of the error at hand, if tracebacks are wanted."""
+    if debug_wanted():
+        import traceback  # noqa: PLC0415 - seldom needed, and not for nothing
+
+        traceback.print_exc()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
