@@ -57,7 +57,7 @@ class Inert:
 
 
 def _new(kind: type, *_: Any) -> Any:
-    return kind.__new__(kind)
+    return object.__new__(kind)
 
 
 def _state_alone(_: type, state: Any) -> Any:

@@ -94,16 +94,18 @@ def list_command(as_json: Json = False) -> None:
             )
         )
         return
-    table = Table("set", "what it is", "licence", "on this machine")
+    table = Table("set", "here", "what it is", "licence")
     for entry in found:
-        state = f"no: edgetrain data fetch {entry.name}" if entry.place is None else "yes"
-        table.add_row(entry.name, entry.about, entry.licence, state)
+        table.add_row(entry.name, "yes" if entry.place else "no", entry.about, entry.licence)
     Console().print(table)
+    if absent := [entry.name for entry in found if entry.place is None]:
+        print(f"To have more here: edgetrain data fetch {' '.join(absent)}")
 
 
 @app.command("info")
 def info_command(
     source: SourceArgument,
+    *,
     test_group: TestGroups = None,
     test_fraction: TestFraction = None,
     seed: Seed = 0,
@@ -143,13 +145,20 @@ def info_command(
             _brief(row["classes"]),
         )
     Console().print(table)
-    print(f"scaling: {facts['scaling'] or 'none, integers are used as they are'}")
+    if splits.scaling is None:
+        print("scaling: none, integers are used as they are")
+    else:
+        constants = zip(splits.scaling.center[:8], splits.scaling.step[:8], strict=True)
+        shown = ", ".join(f"{center:.4g} / {step:.4g}" for center, step in constants)
+        more = ", ..." if len(splits.scaling.center) > 8 else ""
+        print(f"scaling: (x - center) / step, a channel: {shown}{more}")
 
 
 @app.command("pack")
 def pack_command(
     source: SourceArgument,
-    out: Annotated[Path, typer.Argument(help="The file to write, by custom NAME.etd.")],
+    out: Annotated[Path, typer.Argument(help="The file to write, e.g. samples.etd.")],
+    *,
     part: Annotated[Part, typer.Option(help="Which part to take.")] = Part.train,
     group: Annotated[
         int | None, typer.Option(help="Take the samples of this group (device) alone.")

@@ -111,28 +111,31 @@ def _dirichlet(deal: Deal) -> list[Indices]:
     _check_minimum(deal)
     random = deal.generator()
     for _ in range(DIRICHLET_TRIES):
-        hands = _draw_dirichlet(deal, random)
-        if min(map(len, hands)) >= deal.minimum:
-            return hands
+        owner = _draw_dirichlet(deal, random)
+        sizes = np.bincount(owner, minlength=deal.devices)
+        if sizes.min() >= deal.minimum:
+            return np.split(np.argsort(owner, kind="stable"), np.cumsum(sizes)[:-1])
     raise DataError(
         f"no draw of {DIRICHLET_TRIES} left every device {deal.minimum} samples: "
         f"raise alpha (now {deal.alpha}), lower minimum, or use fewer devices"
     )
 
 
-def _draw_dirichlet(deal: Deal, random: np.random.Generator) -> list[Indices]:
-    parts: list[list[Indices]] = [[] for _ in range(deal.devices)]
+def _draw_dirichlet(deal: Deal, random: np.random.Generator) -> Indices:
+    """Return who holds each sample, (examples,) int64."""
+    owner = np.zeros(deal.examples, np.int64)
     sizes = np.zeros(deal.devices, np.int64)
     for label in np.unique(deal.labels):
         members = random.permutation(np.flatnonzero(deal.labels == label))
         open_hands = sizes < deal.examples / deal.devices
         shares = random.dirichlet(np.full(deal.devices, deal.alpha)) * open_hands
-        if shares.sum() <= 0:  # a tiny alpha can give all of a class to a hand that is full
+        if not shares.sum() > 0:  # a tiny alpha can give all of a class to a hand that is full
             shares = open_hands.astype(np.float64)
-        for hand, piece in enumerate(_cut(members, shares / shares.sum())):
-            parts[hand].append(piece)
-            sizes[hand] += len(piece)
-    return [np.concatenate(pieces) for pieces in parts]
+        ends = _ends(len(members), shares / shares.sum())
+        pieces = np.diff(ends, prepend=0, append=len(members))
+        owner[members] = np.repeat(np.arange(deal.devices), pieces)
+        sizes += pieces
+    return owner
 
 
 def _shards(deal: Deal) -> list[Indices]:
@@ -154,17 +157,16 @@ def _quantity(deal: Deal) -> list[Indices]:
     # Everyone gets the minimum first, so that rounding cannot leave a device short of it.
     members = random.permutation(deal.examples)
     first = deal.minimum * deal.devices
-    sure = members[:first].reshape(deal.devices, deal.minimum)
+    sure, rest = members[:first].reshape(deal.devices, deal.minimum), members[first:]
     return [
         np.concatenate([own, more])
-        for own, more in zip(sure, _cut(members[first:], shares), strict=True)
+        for own, more in zip(sure, np.split(rest, _ends(len(rest), shares)), strict=True)
     ]
 
 
-def _cut(members: Indices, shares: NDArray[np.float64]) -> list[Indices]:
-    """Cut members into consecutive pieces whose sizes follow shares, which add up to 1."""
-    ends = (np.cumsum(shares)[:-1] * len(members)).astype(np.int64)
-    return np.split(members, ends)
+def _ends(count: int, shares: NDArray[np.float64]) -> Indices:
+    """Return where to cut `count` samples so that the pieces follow shares, which add up to 1."""
+    return (np.cumsum(shares)[:-1] * count).astype(np.int64).clip(max=count)
 
 
 def _check_minimum(deal: Deal) -> None:

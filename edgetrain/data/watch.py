@@ -54,7 +54,7 @@ def load_watch(
 
 def _whole() -> Dataset:
     try:
-        with np.load(BUNDLE, allow_pickle=False) as bundle:
+        with BUNDLE.open("rb") as file, np.load(file, allow_pickle=False) as bundle:
             x, y, subject, side, center, step = (
                 bundle[key] for key in ("x", "y", "subject", "side", "center", "step")
             )

@@ -34,7 +34,7 @@ def write_example(path: Path, examples: int = 7, classes: int = 3) -> bytes:
     dtype=st.sampled_from(["uint8", "int8"]),
     seed=st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_reads_back_what_was_written(tmp_path_factory, *, examples, shape, classes, dtype, seed):
     path = tmp_path_factory.mktemp("store") / "a.etd"
     random = np.random.default_rng(seed)
@@ -52,7 +52,7 @@ def test_reads_back_what_was_written(tmp_path_factory, *, examples, shape, class
 
 
 @given(data=st.data())
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_any_change_to_the_file_is_refused(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("store") / "a.etd"
     whole = write_example(path)
@@ -75,7 +75,7 @@ def test_any_change_to_the_file_is_refused(tmp_path_factory, data):
 
 
 @given(field=st.binary(min_size=36, max_size=36))
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_a_forged_header_with_a_right_checksum_is_refused(tmp_path_factory, field):
     """Counts that no file holds are found out from its size, before anything is allocated."""
     path = tmp_path_factory.mktemp("store") / "a.etd"
