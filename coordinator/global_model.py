@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from edgetrain.errors import PayloadError
 from edgetrain.model import Model
+from edgetrain.ops.op import Mode
 from edgetrain.schema import check_state, check_tensors, state_schema
 from edgetrain.tensorfile import State, Tensor
 
@@ -46,14 +47,14 @@ class GlobalModel:
     """
 
     model: Model
-    mode: str
+    mode: Mode
     version: int
     weights: Mapping[str, Array]
     statistics: Mapping[str, Array]
 
     @classmethod
     def from_state(
-        cls, model: Model, mode: str, state: Mapping[str, Tensor], version: int = 0
+        cls, model: Model, mode: Mode, state: Mapping[str, Tensor], version: int = 0
     ) -> GlobalModel:
         """Return the model whose weights are exactly a state's. Raises PayloadError."""
         check_state(state, model, mode)
@@ -65,6 +66,15 @@ class GlobalModel:
             else:
                 weights[name] = array.astype(np.int32) << FRACTION_BITS
         return cls(model, mode, version, weights, statistics)
+
+    @classmethod
+    def fresh(cls, model: Model, mode: Mode, seed: int) -> GlobalModel:
+        """Return version 0: what a device's own trainer would start from with this seed."""
+        # The engine is needed here alone; who reads a checkpoint does without it.
+        from edgetrain.planner import plan  # noqa: PLC0415
+        from edgetrain.train import Trainer  # noqa: PLC0415
+
+        return cls.from_state(model, mode, Trainer(plan(model, mode=mode), seed=seed).state())
 
     def state(self) -> State:
         """Return what devices receive: bytes, rounded half up, and float32 statistics."""
@@ -97,7 +107,7 @@ class GlobalModel:
 
     @classmethod
     def from_tensors(
-        cls, model: Model, mode: str, version: int, tensors: Mapping[str, Tensor]
+        cls, model: Model, mode: Mode, version: int, tensors: Mapping[str, Tensor]
     ) -> GlobalModel:
         """Return the model that `to_tensors` wrote. Raises PayloadError for anything else."""
         schema = state_schema(model, mode)

@@ -18,7 +18,7 @@ from edgetrain.planner import Plan
 from edgetrain.schema import state_schema
 from edgetrain.sizes import format_size
 from edgetrain.tensorfile import DTYPES
-from edgetrain.update import CODECS, update_bytes
+from edgetrain.update import CODECS, codec_of
 
 __all__ = ["OVER", "RATE_ERRORS", "UNDER", "Estimate", "Part", "estimate", "state_bytes"]
 
@@ -32,6 +32,8 @@ RATE_ERRORS = {"modelled": 0.25, "calibrated": 0.10, "measured": 0.05}
 PAGE = 4096
 STACK_TOUCHED = 16 * 1024
 """Bytes that a kernel thread touches of its stack and its control block (measured, x86-64)."""
+BOUNDS_BYTES = 104
+"""Bytes of one pair of Python integers in a list."""
 
 
 class Part(NamedTuple):
@@ -116,19 +118,45 @@ def state_bytes(plan: Plan) -> int:
 
 
 def _memory_parts(plan: Plan, device: Device, dataset_bytes: int, codec: str) -> tuple[Part, ...]:
-    """Return what adds up at the worst moment: the update made, encoded and about to be written."""
+    """Return what adds up at the worst moment, which is while training or while encoding."""
     base = probe_base() if device.base_bytes is None else device.base_bytes
-    state, update = state_bytes(plan), update_bytes(plan.model, plan.mode, codec)
-    return (
-        Part("worker with nothing to do", base),
+    lasting = (
+        Part("worker and its code", base),
         Part("arena", plan.peak_bytes),
         Part("thread stacks", (plan.threads - 1) * STACK_TOUCHED),
-        Part("dataset pages", _pages(dataset_bytes)),
-        Part("task's state", _pages(state)),
-        Part("trained state", _pages(state)),
-        Part("update", _pages(update)),
-        Part("report", _pages(update)),
+        Part("dataset, mapped", _pages(dataset_bytes)),
+        Part("task's state, mapped", _pages(state_bytes(plan))),
     )
+    training = (Part("order of the examples", _pages(_order_bytes(plan, dataset_bytes))),)
+    encoding = (
+        Part("trained state", _pages(state_bytes(plan))),
+        Part("update", _pages(_update_buffers(plan, codec))),
+    )
+    return lasting + max(training, encoding, key=lambda parts: sum(part.bytes for part in parts))
+
+
+def _order_bytes(plan: Plan, dataset_bytes: int) -> int:
+    """Return the bytes that say which example is trained on when.
+
+    A 32-bit index an example, twice while an epoch is being shuffled, and the bounds of each
+    micro-batch.
+    """
+    examples = dataset_bytes // (plan.model.input_features + 1)
+    return 8 * examples + BOUNDS_BYTES * -(-examples // plan.micro_batch)
+
+
+def _update_buffers(plan: Plan, codec: str) -> int:
+    """Return the bytes of an update beside the trained state, while its last tensor is encoded.
+
+    A tensor that travels as it is takes no bytes of its own; of one that is encoded the encoder
+    holds a second copy while it works.
+    """
+    sizes = [0]
+    for name, (dtype, shape) in state_schema(plan.model, plan.mode).items():
+        carrier = codec_of(name, codec)
+        if carrier.schema(name, dtype, shape) != {name: (dtype, shape)}:
+            sizes.append(carrier.worst_case_bytes(math.prod(shape)))
+    return sum(sizes) + max(sizes)
 
 
 def _pages(count: int) -> int:

@@ -127,10 +127,6 @@ def test_a_fleet_made_by_hand_is_checked_like_a_file() -> None:
             {"data": {"path": "x", "test_groups": [1], "test_fraction": 0.1}},
             r"both test_groups and test_fraction",
         ),
-        (
-            {"data": {"path": "x", "partition": "iid", "test_groups": [1]}},
-            r"test_groups needs partition = 'group'",
-        ),
     ],
 )
 def test_a_mistake_is_one_line_that_names_it(changes: dict[str, Any], message: str) -> None:

@@ -88,31 +88,47 @@ struct LinearKernels {
                             std::size_t first, std::int8_t* panel, std::int32_t* sums) {
     std::fill(sums, sums + lanes, 0);
     const std::size_t width = padded(inputs);
-    for (std::size_t quad = 0; quad < padded(count, 4) / 4; ++quad) {
-      std::int8_t values[4][lanes] = {};
-      for (std::size_t row = 0; row < 4 && 4 * quad + row < count; ++row) {
-        const std::size_t example = 4 * quad + row;
-        if (input.signs != nullptr) {
-          const std::uint32_t word = input.signs[example * (width / lanes) + first / lanes];
-          for (std::uint32_t lane = 0; lane < lanes; ++lane) {
-            const auto bit = static_cast<int>((word >> lane) & 1U);
-            values[row][lane] = static_cast<std::int8_t>(2 * bit - 1);
-          }
-        } else {
-          const std::uint8_t* bytes = input.bytes + example * width + first;
-          for (std::size_t lane = 0; lane < lanes; ++lane) {
-            values[row][lane] = static_cast<std::int8_t>(bytes[lane] ^ 0x80U);
-          }
-        }
-      }
-      std::int8_t* out = panel + quad * 4 * lanes;
-      for (std::size_t lane = 0; lane < lanes; ++lane) {
-        for (std::size_t row = 0; row < 4; ++row) {
-          out[4 * lane + row] = values[row][lane];
-        }
-        sums[lane] += values[0][lane] + values[1][lane] + values[2][lane] + values[3][lane];
+    for (std::size_t example = 0; example < count; example += 4) {
+      const std::size_t present = std::min<std::size_t>(4, count - example);
+      std::int8_t* out = panel + example * lanes;
+      if (input.signs != nullptr) {
+        pack_signs(input.signs + (example * width + first) / lanes, width / lanes, present, out,
+                   sums);
+      } else {
+        pack_bytes(input.bytes + example * width + first, width, present, out, sums);
       }
     }
+  }
+
+  static void pack_signs(const std::uint32_t* signs, std::size_t stride, std::size_t present,
+                         std::int8_t* out, std::int32_t* sums) {
+    std::uint32_t words[4] = {};
+    std::uint32_t minus_one = 0;
+    for (std::size_t row = 0; row < present; ++row) {
+      words[row] = signs[row * stride];
+      minus_one |= 0xFFU << (8 * row);
+    }
+    const auto examples = static_cast<std::int32_t>(present);
+    std::uint32_t packed[lanes];
+    for (std::uint32_t lane = 0; lane < lanes; ++lane) {
+      const std::uint32_t bits = ((words[0] >> lane) & 1U) | ((words[1] >> lane) & 1U) << 8 |
+                                 ((words[2] >> lane) & 1U) << 16 | ((words[3] >> lane) & 1U) << 24;
+      // Bytewise, and without a borrow: a set bit becomes 1, an unset one -1, a missing one 0.
+      packed[lane] = minus_one - bits * 0xFEU;
+      sums[lane] += 2 * static_cast<std::int32_t>((bits * 0x01010101U) >> 24) - examples;
+    }
+    std::memcpy(out, packed, sizeof packed);
+  }
+
+  static void pack_bytes(const std::uint8_t* bytes, std::size_t stride, std::size_t present,
+                         std::int8_t* out, std::int32_t* sums) {
+    std::int8_t values[4][lanes] = {};
+    for (std::size_t row = 0; row < present; ++row) {
+      for (std::size_t lane = 0; lane < lanes; ++lane) {
+        values[row][lane] = static_cast<std::int8_t>(bytes[row * stride + lane] ^ 0x80U);
+      }
+    }
+    interleave(values, out, sums);
   }
 
   static void update(const Weights& weights, std::size_t output, std::size_t first,
@@ -130,23 +146,22 @@ struct LinearKernels {
     const std::size_t valid = std::min(lanes, weights.inputs - first);
     std::int8_t* stored = weights.latent + output * weights.inputs + first;
     std::int8_t latent[lanes] = {};
-    std::memcpy(latent, stored, valid);
+    copy(stored, valid, latent);
     std::uint32_t draws[lanes / 4];
     const auto index = static_cast<std::uint32_t>((output * padded(weights.inputs) + first) / 4);
     for (std::uint32_t quad = 0; quad < lanes / 4; ++quad) {
       draws[quad] = random_bits(step.key, index + quad);
     }
+    // Byte i of a little-endian word is draw i.
     std::uint8_t bytes[lanes];
-    for (std::size_t lane = 0; lane < lanes; ++lane) {
-      bytes[lane] = static_cast<std::uint8_t>(draws[lane / 4] >> (8 * (lane % 4)));
-    }
+    std::memcpy(bytes, draws, sizeof bytes);
     for (std::size_t lane = 0; lane < lanes; ++lane) {
       const auto size = static_cast<std::int32_t>((step.latent_step + bytes[lane]) >> 8);
       const std::int32_t sign = (gradient[lane] > 0) - (gradient[lane] < 0);
       const std::int32_t moved = latent[lane] - sign * size;
       latent[lane] = static_cast<std::int8_t>(std::clamp(moved, -127, 127));
     }
-    std::memcpy(stored, latent, valid);
+    copy(latent, valid, stored);
   }
 
   // The gradient of a scale is the sum of its weights' gradients, each times its fixed sign.

@@ -76,16 +76,21 @@ struct NormKernels {
   }
 
   static float gradient_maximum(const GradientTile& tile, const GradientLine& line) {
-    float largest[lanes] = {};
+    // Floats without their sign are in the order of their bits.
+    std::uint32_t largest[lanes] = {};
     for (std::size_t row = 0; row < tile.count; ++row) {
       float values[lanes];
+      std::uint32_t bits[lanes];
       evaluate(tile, line, row, values);
+      std::memcpy(bits, values, sizeof bits);
       for (std::size_t lane = 0; lane < lanes; ++lane) {
-        const float magnitude = values[lane] < 0 ? -values[lane] : values[lane];
-        largest[lane] = magnitude > largest[lane] ? magnitude : largest[lane];
+        largest[lane] = std::max(largest[lane], bits[lane] & 0x7FFFFFFFU);
       }
     }
-    return *std::max_element(largest, largest + lanes);
+    const std::uint32_t most = *std::max_element(largest, largest + lanes);
+    float result;
+    std::memcpy(&result, &most, sizeof result);
+    return result;
   }
 
   static void gradient_codes(const GradientTile& tile, const GradientLine& line, float inverse,
@@ -95,13 +100,17 @@ struct NormKernels {
       float values[lanes];
       evaluate(tile, line, row, values);
       const auto counter = static_cast<std::uint32_t>(row * channels + first);
-      std::uint8_t code[lanes];
+      std::uint32_t draws[lanes];
       for (std::uint32_t lane = 0; lane < lanes; ++lane) {
-        code[lane] = encode(values[lane], inverse, random_bits(key, counter + lane));
+        draws[lane] = random_bits(key, counter + lane) >> 9;
       }
-      std::uint8_t* out = codes + (row * channels + first) / 2;
+      std::uint32_t code[lanes];
+      encode(values, inverse, draws, code);
+      std::uint64_t pairs[lanes / 2];
+      std::memcpy(pairs, code, sizeof pairs);
+      std::uint8_t* out = codes + counter / 2;
       for (std::size_t pair = 0; pair < lanes / 2; ++pair) {
-        out[pair] = static_cast<std::uint8_t>(code[2 * pair] | code[2 * pair + 1] << 4);
+        out[pair] = static_cast<std::uint8_t>(pairs[pair] | pairs[pair] >> 28);
       }
     }
   }
@@ -119,7 +128,7 @@ struct NormKernels {
       }
       for (std::size_t lane = 0; lane < lanes; ++lane) {
         const std::uint32_t exponent = nibbles[lane] & 7U;
-        const std::int32_t magnitude = static_cast<std::int32_t>((1U << exponent) >> 1);
+        const auto magnitude = static_cast<std::int32_t>((1U << exponent) >> 1);
         const std::int32_t value = (nibbles[lane] & 8U) != 0 ? -magnitude : magnitude;
         out[lane] = static_cast<std::uint8_t>(code_zero + value);
       }
@@ -146,27 +155,42 @@ struct NormKernels {
     const std::int32_t* gradient = tile.gradient + row * tile.stride;
     for (std::uint32_t lane = 0; lane < lanes; ++lane) {
       const std::int32_t value = gradient[lane] & -static_cast<std::int32_t>((mask >> lane) & 1U);
-      const float mean = ((signs >> lane) & 1U) != 0 ? line.upper[lane] : line.lower[lane];
+      const float upper = line.upper[lane];
+      const float lower = line.lower[lane];
+      const float mean = ((signs >> lane) & 1U) != 0 ? upper : lower;
       values[lane] = line.slope[lane] * static_cast<float>(value) - mean;
     }
   }
 
   // LUQ (Chmiel et al. 2023): sign and exponent, rounded at random between powers of two, so that
   // the expectation is the value. 23 random bits added to the mantissa carry into the exponent
-  // with just the right probability.
-  static std::uint8_t encode(float value, float inverse, std::uint32_t random) {
-    const float magnitude = (value < 0 ? -value : value) * inverse;
-    const std::uint32_t draw = random >> 9;
-    std::uint32_t bits;
-    std::memcpy(&bits, &magnitude, sizeof bits);
-    const std::uint32_t carried = ((bits + draw) >> 23) - 126U;
-    const std::uint32_t normal = carried < 7U ? carried : 7U;
-    const float below_one = magnitude < 1.0F ? magnitude : 0.0F;
-    const auto chance = static_cast<std::int32_t>(below_one * 8388608.0F);
-    const std::uint32_t underflow = chance > static_cast<std::int32_t>(draw) ? 1U : 0U;
-    const std::uint32_t exponent = magnitude < 1.0F ? underflow : normal;
-    const std::uint32_t sign = value < 0 && exponent != 0 ? 8U : 0U;
-    return static_cast<std::uint8_t>(sign | exponent);
+  // with just the right probability. Written as plain loops over lanes, which vectorise.
+  static void encode(const float* values, float inverse, const std::uint32_t* draws,
+                     std::uint32_t* code) {
+    constexpr std::uint32_t one = 0x3F800000U;
+    std::uint32_t bits[lanes];
+    std::memcpy(bits, values, sizeof bits);
+    std::uint32_t absolute[lanes];
+    for (std::size_t lane = 0; lane < lanes; ++lane) {
+      absolute[lane] = bits[lane] & 0x7FFFFFFFU;
+    }
+    float magnitude[lanes];
+    std::memcpy(magnitude, absolute, sizeof magnitude);
+    for (std::size_t lane = 0; lane < lanes; ++lane) {
+      magnitude[lane] *= inverse;
+    }
+    std::uint32_t scaled[lanes];
+    std::memcpy(scaled, magnitude, sizeof scaled);
+    for (std::size_t lane = 0; lane < lanes; ++lane) {
+      const std::uint32_t carried = ((scaled[lane] + draws[lane]) >> 23) - 126U;
+      const std::uint32_t normal = std::min(carried, 7U);
+      const float below_one = std::min(magnitude[lane], 1.0F);
+      const auto chance = static_cast<std::int32_t>(below_one * 8388608.0F);
+      const std::uint32_t underflow = chance > static_cast<std::int32_t>(draws[lane]) ? 1U : 0U;
+      const std::uint32_t exponent = scaled[lane] < one ? underflow : normal;
+      const std::uint32_t sign = exponent != 0 ? bits[lane] >> 31 << 3 : 0U;
+      code[lane] = sign | exponent;
+    }
   }
 };
 

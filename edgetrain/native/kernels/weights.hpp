@@ -10,6 +10,29 @@
 
 namespace edgetrain {
 
+// A copy whose usual length the compiler knows.
+static inline void copy(const std::int8_t* from, std::size_t count, std::int8_t* to) {
+  if (count == lanes) {
+    std::memcpy(to, from, lanes);
+  } else {
+    std::memcpy(to, from, count);
+  }
+}
+
+// out[32][4] = the four rows side by side; adds up every lane.
+static inline void interleave(const std::int8_t (&rows)[4][lanes], std::int8_t* out,
+                              std::int32_t* sums) {
+  std::uint32_t packed[lanes];
+  for (std::size_t lane = 0; lane < lanes; ++lane) {
+    packed[lane] = static_cast<std::uint32_t>(static_cast<std::uint8_t>(rows[0][lane])) |
+                   static_cast<std::uint32_t>(static_cast<std::uint8_t>(rows[1][lane])) << 8 |
+                   static_cast<std::uint32_t>(static_cast<std::uint8_t>(rows[2][lane])) << 16 |
+                   static_cast<std::uint32_t>(static_cast<std::uint8_t>(rows[3][lane])) << 24;
+    sums[lane] += rows[0][lane] + rows[1][lane] + rows[2][lane] + rows[3][lane];
+  }
+  std::memcpy(out, packed, sizeof packed);
+}
+
 template <class Isa>
 struct WeightPanels {
   // An fsb weight, a scale of 8 bits with a sign, is 2 * plane 0 + plane 1.
@@ -30,7 +53,7 @@ struct WeightPanels {
       const std::int8_t* latent = weights.latent + output * weights.inputs + first;
       std::int8_t padded_latent[lanes] = {};
       if (valid < lanes) {
-        std::memcpy(padded_latent, latent, valid);
+        copy(latent, valid, padded_latent);
         latent = padded_latent;
       }
       if (weights.mode == WeightMode::int8) {
@@ -100,15 +123,7 @@ struct WeightPanels {
       for (std::size_t row = 0; row < 4 && 4 * quad + row < weights.outputs; ++row) {
         expand(weights, 4 * quad + row, first, plane, values[row]);
       }
-      std::int8_t* out = panel + quad * 4 * lanes;
-      for (std::size_t lane = 0; lane < lanes; ++lane) {
-        for (std::size_t row = 0; row < 4; ++row) {
-          out[4 * lane + row] = values[row][lane];
-        }
-      }
-      for (std::size_t lane = 0; lane < lanes; ++lane) {
-        sums[lane] += values[0][lane] + values[1][lane] + values[2][lane] + values[3][lane];
-      }
+      interleave(values, panel + quad * 4 * lanes, sums);
     }
   }
 

@@ -31,6 +31,9 @@ struct Avx512 {
     for (; row + 8 <= count; row += 8) {
       xnor_rows<8>(rows + row * words, words, panel, inputs, tile + row * lanes);
     }
+    for (; row + 4 <= count; row += 4) {
+      xnor_rows<4>(rows + row * words, words, panel, inputs, tile + row * lanes);
+    }
     for (; row < count; ++row) {
       xnor_rows<1>(rows + row * words, words, panel, inputs, tile + row * lanes);
     }
@@ -44,6 +47,9 @@ struct Avx512 {
     std::size_t row = 0;
     for (; row + 8 <= count; row += 8) {
       dot_rows<8>(rows + row * stride, stride, panel, quads, epilogue, out + row * out_stride);
+    }
+    for (; row + 4 <= count; row += 4) {
+      dot_rows<4>(rows + row * stride, stride, panel, quads, epilogue, out + row * out_stride);
     }
     for (; row < count; ++row) {
       dot_rows<1>(rows + row * stride, stride, panel, quads, epilogue, out + row * out_stride);

@@ -1,0 +1,1 @@
+"""Measurements of edgetrain against a rival: the package behind `edgetrain bench`."""

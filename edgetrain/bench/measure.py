@@ -1,0 +1,89 @@
+"""What both sides of a measurement share: the request, the clock and the memory counter.
+
+Each side is a module that runs in a fresh process, `python -m edgetrain.bench.ours REQUEST` or
+`... rival REQUEST`: it takes a Request as JSON and prints a Sample as JSON. The data is one
+batch, held before the baseline is taken on both sides, so that the growth is that of training
+alone.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+__all__ = ["Request", "Sample", "answer", "memory_baseline", "peak_bytes", "timed_median"]
+
+WARM_STEPS = 10
+LEAST_STEPS = 20
+STATUS = Path("/proc/self/status")
+CLEAR_REFS = Path("/proc/self/clear_refs")
+RESET_PEAK = "5"
+"""What the kernel wants written to clear_refs to bring VmHWM down to VmRSS (man 5 proc)."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one process is to measure.
+
+    mode is how ours trains, variant which of the rival's ways to run (rival.VARIANTS); seconds
+    is how long to time.
+    """
+
+    network: str
+    batch: int
+    threads: int
+    seconds: float = 1.0
+    mode: str = "bnn"
+    variant: str = ""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one process measured; planned_bytes and isa are ours alone."""
+
+    step_ms: float
+    peak_growth_bytes: int
+    planned_bytes: int = 0
+    isa: str = ""
+
+
+def answer(measure: Callable[[Request], Sample]) -> None:
+    """Measure what the first argument asks for, and print the sample."""
+    print(json.dumps(asdict(measure(Request(**json.loads(sys.argv[1]))))))
+
+
+def status_bytes(field: str) -> int:
+    """Return a field of /proc/self/status, such as VmRSS or VmHWM, in bytes."""
+    for line in STATUS.read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise KeyError(field)
+
+
+def peak_bytes() -> int:
+    """Return the peak of resident memory since the last baseline."""
+    return status_bytes("VmHWM")
+
+
+def memory_baseline() -> int:
+    """Bring the peak down to what is resident now, and return that in bytes."""
+    status_bytes("VmRSS")  # the reading itself needs a few pages the first time
+    CLEAR_REFS.write_text(RESET_PEAK)
+    return status_bytes("VmRSS")
+
+
+def timed_median(step: Callable[[], object], seconds: float) -> float:
+    """Return the median milliseconds of a step, once warm; LEAST_STEPS are timed at least."""
+    for _ in range(WARM_STEPS):
+        step()
+    taken: list[float] = []
+    stop = time.perf_counter() + seconds
+    while len(taken) < LEAST_STEPS or time.perf_counter() < stop:
+        start = time.perf_counter()
+        step()
+        taken.append((time.perf_counter() - start) * 1e3)
+    return sorted(taken)[len(taken) // 2]  # the statistics module would cost its imports
