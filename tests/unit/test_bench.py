@@ -1,0 +1,274 @@
+"""`edgetrain bench`: what is compared, what is reported, and that the rival is worth beating."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from typer.testing import CliRunner
+
+from edgetrain.bench import cli, step
+from edgetrain.bench.measure import Request, Sample, memory_baseline, peak_bytes, timed_median
+from edgetrain.bench.networks import NETWORKS, find_network
+from edgetrain.bench.record import machine, write_record
+from edgetrain.bench.step import COMPILED, EAGER, Comparison, StepReport, compare
+from edgetrain.errors import ConfigError, WorkerError
+
+MEBIBYTE = 1 << 20
+PEAK_SLACK = MEBIBYTE // 2
+"""The kernel counts resident pages in batches a processor, and Python takes some meanwhile."""
+REQUEST = Request("mlp", 100, 1)
+OURS = Sample(0.5, 2 * MEBIBYTE, 2 * MEBIBYTE - 1024, "avx2")
+has_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs torch")
+
+Ask = Callable[[str, Request], Sample]
+
+
+def asker(rivals: dict[str, Sample], asked: list[str] | None = None) -> Ask:
+    """Return an ask() that answers from a table; a variant not in it fails."""
+
+    def ask(module: str, request: Request) -> Sample:
+        if asked is not None:
+            asked.append(request.variant or module)
+        if module == "ours":
+            return OURS
+        if request.variant not in rivals:
+            raise WorkerError(f"measuring {request.variant} failed: no compiler")
+        return rivals[request.variant]
+
+    return ask
+
+
+EAGER_SAMPLES = {
+    "eager-loop": Sample(8.0, 9 * MEBIBYTE),
+    "eager-foreach": Sample(6.0, 8 * MEBIBYTE),
+    "eager-fused": Sample(5.0, 10 * MEBIBYTE),
+}
+
+
+@has_torch
+class TestCompare:
+    def test_the_fastest_variant_is_paired_with_ours_in_turn(self) -> None:
+        asked: list[str] = []
+        compiled = {name: Sample(4.0, 50 * MEBIBYTE) for name in COMPILED}
+        comparison = Comparison(REQUEST, pairs=2)
+        report = compare(comparison, ask=asker({**EAGER_SAMPLES, **compiled}, asked))
+        fastest = COMPILED[0] if comparison.variants != EAGER else "eager-fused"
+        assert tuple(asked[: -2 * 2]) == comparison.variants
+        assert asked[-4:] == ["ours", fastest, "ours", fastest]
+        assert len(asked) == comparison.processes
+        assert report.torch is not None
+        assert report.torch.variant == fastest
+
+    def test_the_memory_is_that_of_the_leanest_variant(self) -> None:
+        report = compare(Comparison(REQUEST), ask=asker(EAGER_SAMPLES))
+        assert report.torch is not None
+        assert (report.torch.variant, report.torch.step_ms) == ("eager-fused", 5.0)
+        assert report.torch.peak_variant == "eager-foreach"
+        assert report.ratio["step"] == 10.0
+        assert report.ratio["peak"] == 4.0
+
+    def test_a_variant_that_cannot_be_compiled_is_passed_over(self) -> None:
+        report = compare(Comparison(REQUEST), ask=asker(EAGER_SAMPLES))
+        assert report.torch is not None
+        assert set(report.torch.tried) == set(EAGER)
+
+    def test_an_eager_variant_that_fails_is_an_error(self) -> None:
+        with pytest.raises(WorkerError, match="eager-loop"):
+            compare(Comparison(REQUEST), ask=asker({}))
+
+    def test_ratios_are_medians_of_pairs(self) -> None:
+        ours = [replace(OURS, step_ms=ms) for ms in (1.0, 2.0, 4.0)]
+        rival = [Sample(ms, MEBIBYTE) for ms in (10.0, 30.0, 32.0)]
+        report = step.summarize(REQUEST, ours, rival, EAGER_SAMPLES)
+        assert report.ratio["step"] == 10.0
+        assert report.ours.step_ms == 2.0
+
+    def test_progress_names_every_process(self) -> None:
+        told: list[str] = []
+        comparison = Comparison(REQUEST, pairs=3)
+        compare(comparison, told.append, asker(EAGER_SAMPLES))
+        assert len(told) == comparison.processes
+
+
+class TestWithoutRival:
+    def test_ours_alone(self) -> None:
+        report = compare(Comparison(REQUEST, "none", pairs=2), ask=asker({}))
+        assert report.torch is None
+        assert set(report.ratio) == {"planned"}
+
+    def test_json_has_the_public_keys(self) -> None:
+        report = compare(Comparison(REQUEST, "none", pairs=1), ask=asker({}))
+        found = json.loads(report.to_json())
+        keys = {"network", "batch", "threads", "mode", "isa", "pairs", "ours", "torch", "ratio"}
+        assert set(found) == keys
+        assert set(found["ours"]) == {"step_ms", "peak_growth_bytes", "planned_bytes"}
+
+    def test_missing_torch_says_how_to_get_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(step, "find_spec", lambda name: None)  # noqa: ARG005
+        with pytest.raises(ConfigError, match=r"pip install \"edgetrain\[torch\]\""):
+            Comparison(REQUEST, "torch")
+        assert Comparison(REQUEST, "none").processes == 5
+
+    @pytest.mark.parametrize(
+        ("request_", "against", "words"),
+        [
+            (replace(REQUEST, network="mpl"), "none", "did you mean 'mlp'"),
+            (replace(REQUEST, batch=1), "none", "--batch 1 is too small"),
+            (replace(REQUEST, threads=0), "none", "--threads 0 is too small"),
+            (replace(REQUEST, mode="float"), "none", "--mode 'float'"),
+            (REQUEST, "jax", "--against 'jax'"),
+        ],
+    )
+    def test_what_makes_no_sense_is_refused(
+        self, request_: Request, against: str, words: str
+    ) -> None:
+        with pytest.raises(ConfigError, match=words):
+            Comparison(request_, against)
+
+
+class TestCommand:
+    def run(self, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
+        def measured(comparison: Comparison, tick: Callable[[str], None]) -> StepReport:
+            return compare(comparison, tick, asker(EAGER_SAMPLES))
+
+        monkeypatch.setattr(cli, "compare", measured)
+        result = CliRunner().invoke(cli.app, ["step", "mlp", *arguments], catch_exceptions=False)
+        assert result.exit_code == 0
+        return result.stdout
+
+    def test_json_alone_on_standard_output(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        found = json.loads(self.run(monkeypatch, "--against", "none", "--json", "-"))
+        assert found["ours"]["step_ms"] == OURS.step_ms
+
+    @has_torch
+    def test_the_table_says_which_variant_won(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        shown = self.run(monkeypatch, "--against", "torch")
+        assert "fastest: eager-fused" in shown
+        assert "10.0x" in shown
+
+
+class TestMeasuring:
+    def test_growth_of_the_peak_is_what_was_allocated(self) -> None:
+        base = memory_baseline()
+        held = bytearray(b"\x01" * (16 * MEBIBYTE))
+        held_and_copied = 2 * len(held)
+        growth = peak_bytes() - base
+        assert len(held) - PEAK_SLACK <= growth <= held_and_copied + PEAK_SLACK
+
+    def test_a_new_baseline_forgets_the_old_peak(self) -> None:
+        held = bytearray(b"\x01" * (16 * MEBIBYTE))
+        del held
+        base = memory_baseline()
+        assert peak_bytes() - base < MEBIBYTE
+
+    def test_every_step_counts_and_the_median_is_one_of_them(self) -> None:
+        steps = 0
+
+        def count() -> None:
+            nonlocal steps
+            steps += 1
+
+        assert timed_median(count, 0.0) >= 0
+        assert steps == 30  # ten to warm up, twenty to time
+
+    def test_networks_are_found_by_name(self) -> None:
+        for name, network in NETWORKS.items():
+            assert find_network(name) is network
+            assert network.widths[0] == network.inputs
+
+    def test_records_name_machine_and_date(self, tmp_path: Path) -> None:
+        path = tmp_path / "results" / "x.json"
+        write_record(path, "edgetrain bench step", {"answer": 42})
+        found = json.loads(path.read_text())
+        assert found["machine"] == machine()
+        assert found["answer"] == 42
+        assert len(found["date"]) == len("2026-01-31")
+
+
+class TestSides:
+    """The two processes that measure, for real."""
+
+    def test_ours_reports_its_plan(self) -> None:
+        sample = step.run_child("ours", replace(REQUEST, seconds=0.0))
+        assert sample.step_ms > 0
+        assert sample.peak_growth_bytes >= 0.9 * sample.planned_bytes > 0
+        assert sample.isa
+
+    @has_torch
+    def test_the_rival_reports_growth(self) -> None:
+        network = NETWORKS["mlp"]
+        weights = sum(a * b for a, b in pairwise(network.widths))
+        sample = step.run_child("rival", replace(REQUEST, seconds=0.0, variant="eager-fused"))
+        # Weights, gradients and Adam's two moments, in float32.
+        assert sample.peak_growth_bytes > 4 * 4 * weights
+
+    def test_a_failing_process_leaves_its_last_words(self) -> None:
+        with pytest.raises(WorkerError, match="did you mean 'mlp'"):
+            step.run_child("ours", replace(REQUEST, network="mpl"))
+
+
+@pytest.fixture(scope="module")
+def rival() -> ModuleType:
+    pytest.importorskip("torch")
+    return importlib.import_module("edgetrain.bench.rival")
+
+
+class TestRival:
+    def test_the_variants_are_those_that_are_tried(self, rival: ModuleType) -> None:
+        assert tuple(rival.VARIANTS) == EAGER + COMPILED
+
+    def test_eager_variants_take_the_same_steps(self, rival: ModuleType) -> None:
+        torch = rival.torch
+        results = []
+        for name in EAGER:
+            torch.manual_seed(0)
+            model = rival.binary_mlp((20, 16, 3))
+            run = rival.make_step(model, rival.VARIANTS[name])
+            x, y = torch.randn(8, 20), torch.arange(8) % 3
+            for _ in range(3):
+                run(x, y)
+            results.append(torch.cat([weights.flatten() for weights in rival.latents(model)]))
+        for other in results[1:]:
+            torch.testing.assert_close(results[0], other)
+
+    def test_weights_and_activations_are_signs(self, rival: ModuleType) -> None:
+        torch = rival.torch
+        model = rival.binary_mlp((20, 16, 3))
+        seen = []
+        model[2].register_forward_hook(lambda _, __, output: seen.append(output))
+        model(torch.randn(8, 20))
+        assert set(seen[0].unique().tolist()) == {-1.0, 1.0}
+        signs = rival.SignOfLatent.apply(torch.tensor([-0.5, 0.0, 2.0]))
+        assert signs.tolist() == [-1.0, 1.0, 1.0]
+
+    def test_the_gradient_passes_where_the_activation_is_within_one(
+        self, rival: ModuleType
+    ) -> None:
+        x = rival.torch.tensor([-2.0, -0.5, 0.5, 2.0], requires_grad=True)
+        rival.SignOfActivation.apply(x).sum().backward()
+        assert x.grad.tolist() == [0.0, 1.0, 1.0, 0.0]
+
+    def test_latents_stay_within_one(self, rival: ModuleType) -> None:
+        weights = [rival.torch.tensor([[-3.0, 0.5]]), rival.torch.tensor([[1.5]])]
+        rival.clip_latents(weights)
+        assert [part.tolist() for part in weights] == [[[-1.0, 0.5]], [[1.0]]]
+
+    @pytest.mark.parametrize("make", ["binary_mlp", "float_mlp"])
+    def test_it_learns_what_can_be_learnt(self, rival: ModuleType, make: str) -> None:
+        torch = rival.torch
+        torch.manual_seed(0)
+        y = torch.arange(201) % 3  # the last of the batches holds one example
+        x = torch.randn(201, 20) + 3 * torch.eye(3, 20)[y]
+        local = rival.Local(batch=20, learning_rate=1e-2, final_rate=0.02, epochs=10)
+        model = rival.train(
+            getattr(rival, make)((20, 32, 3)), x, y, local, torch.Generator().manual_seed(0)
+        )
+        assert rival.accuracy(model, x, y) > 0.9
