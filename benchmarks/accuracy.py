@@ -30,7 +30,8 @@ from edgetrain.bench import rival
 from edgetrain.bench.networks import NETWORKS
 from edgetrain.bench.record import write_record
 from edgetrain.command import run_command
-from edgetrain.data import Splits, load
+from edgetrain.data import Dataset, Splits, load
+from edgetrain.ops.op import Mode
 
 RESULTS = Path(__file__).parent / "results" / "accuracy.json"
 NETWORK = NETWORKS["mlp"]
@@ -70,7 +71,7 @@ class Row:
         return fmean(self.accuracy)
 
 
-def train_ours(splits: Splits, mode: str, epochs: int, seed: int) -> float:
+def train_ours(splits: Splits, mode: Mode, epochs: int, seed: int) -> float:
     """Train the engine and return the accuracy on the test part."""
     model = models.mlp(NETWORK.inputs, NETWORK.classes, NETWORK.hidden)
     trainer = Trainer(plan(model, batch=BATCH, mode=mode), seed=seed, learning_rate=OUR_RATE)
@@ -84,17 +85,14 @@ def train_torch(splits: Splits, epochs: int, seed: int) -> float:
     generator = torch.Generator().manual_seed(seed)
     local = rival.Local(BATCH, TORCH_RATE, FINAL_RATE, epochs)
     model = rival.binary_mlp(NETWORK.widths)
-    rival.train(model, *tensors(splits.train.features, splits.train.labels), local, generator)
-    return rival.accuracy(model, *tensors(splits.test.features, splits.test.labels))
+    rival.train(model, *tensors(splits.train), local, generator)
+    return rival.accuracy(model, *tensors(splits.test))
 
 
-def tensors(
-    features: np.ndarray[tuple[int, int], np.dtype[np.uint8]],
-    labels: np.ndarray[tuple[int], np.dtype[np.uint8]],
-) -> tuple[torch.Tensor, torch.Tensor]:
+def tensors(data: Dataset) -> tuple[torch.Tensor, torch.Tensor]:
     """Return uint8 pixels (N, features) as float32 in [-1, 1], and labels as int64."""
-    x = torch.from_numpy(features.astype(np.float32) / 127.5 - 1)
-    return x, torch.from_numpy(labels.astype(np.int64))
+    x = torch.from_numpy(data.features.astype(np.float32) / 127.5 - 1)
+    return x, torch.from_numpy(data.labels.astype(np.int64))
 
 
 def contestants() -> dict[str, Callable[[Splits, int, int], float]]:
