@@ -1,7 +1,7 @@
 """The training process: maps a device's data, does one task, writes one report, and ends.
 
     python -m edgetrain.client.worker JOB      a job as JSON text, see Job
-    python -m edgetrain.client.worker --probe  print this process's own peak memory in bytes
+    python -m edgetrain.client.worker --probe  do next to nothing, print the peak memory in bytes
 
 It imports the standard library and the native engine alone, because every byte it takes is taken
 from the device. SIGTERM lets the micro-batch at hand finish; what was learnt so far is reported.
@@ -26,6 +26,8 @@ from edgetrain.errors import DataError, EdgetrainError, WorkerError
 from edgetrain.fields import Flag, Rule, Text, Whole, check_fields
 from edgetrain.keys import derive_key
 from edgetrain.memory_profiler.memory import peak_bytes
+from edgetrain.model import Model
+from edgetrain.ops import BatchNorm, Linear, Sign, SoftmaxCrossEntropy
 from edgetrain.planner import plan
 from edgetrain.storage import map_file
 from edgetrain.task import PlanSummary, Report, Task, one_line
@@ -164,7 +166,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the worker and return its exit code: 0, or that of the error which ended it."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     if given == [PROBE]:
-        print(peak_bytes() or 0)
+        rehearse()
+        print(peak_bytes())
         return 0
     should_stop = stop_token()
     try:
@@ -179,6 +182,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if code:
         print(f"error: {report.reason}", file=sys.stderr)
     return code
+
+
+def rehearse() -> None:
+    """Do the smallest task there is.
+
+    What a task needs beside its data and its arena, the code that it runs through above all, is
+    then in memory as it is after a real one.
+    """
+    layers = (Linear(2), BatchNorm(), Sign(), Linear(2, "int8"), BatchNorm(), SoftmaxCrossEntropy())
+    model = Model(2, layers)
+    trainer = Trainer(plan(model, 2))
+    task = Task("train", 0, "probe", model, "bnn", 2, 1, 0.04, "luq4", 0, None, trainer.state())
+    task = Task.decode(task.encode())
+    trainer.load_state(task.state)
+    metrics = trainer.fit(memoryview(bytes(4)), memoryview(bytes(2)))
+    update = encode_update(task.state, trainer.state(), task.codec, 0)
+    measured = (metrics.examples, trainer.steps, metrics.loss, metrics.accuracy)
+    Report("trained", 0, "probe", "", *measured, update=update).encode()
 
 
 def stop_token() -> Stop:

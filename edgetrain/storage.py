@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 from collections.abc import Iterable
@@ -47,7 +48,8 @@ def replace_file(path: Path, parts: Iterable[Buffer], *, durable: bool = True) -
         if durable:
             sync_folder(path.parent)
     except OSError as error:
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            draft.unlink()
         raise StorageError(
             f"cannot write {path}: {error.strerror}: what was there before is intact; "
             "free some space or choose another folder"

@@ -288,6 +288,8 @@ def test_a_write_that_the_kernel_cuts_short_damages_nothing(tmp_path: Path) -> N
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
-def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="cannot write"):
-        write(tmp_path / "absent" / "model.safetensors", {})
+def test_a_folder_that_is_none_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    for folder, reason in (("absent", "No such file"), ("file", "Not a directory")):
+        with pytest.raises(StorageError, match=f"cannot write.*{reason}"):
+            write(tmp_path / folder / "model.safetensors", {})

@@ -1,0 +1,78 @@
+"""What the owner of a device says in a SuperNode's --node-config, and what follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from edgetrain.memory_profiler.budget import Budget
+from edgetrain.memory_profiler.device import Device
+from edgetrain.settings import (
+    Settings,
+    choice,
+    optional,
+    quantity,
+    real,
+    setting,
+    size,
+    text,
+    whole,
+)
+
+__all__ = ["NodeSettings"]
+
+FLOWERS_OWN = ("partition-id", "num-partitions")
+"""Keys that Flower itself puts into a node's configuration."""
+
+
+@dataclass(frozen=True)
+class NodeSettings(Settings):
+    """A device: its name and role, its data, its budget, and how fast it is, if that is known.
+
+    Keys are written with dashes, e.g. `examples-per-second`, and `device_class` as `class`.
+    `dataset` is the `.etd` file; without it the device has no examples yet. `memory`, `energy`
+    (joules a task) and `seconds` (a task) are the owner's budget; `watts` and
+    `examples-per-second` let energy and time be modelled. `clock` "virtual" leaves the judging of
+    time to a simulation.
+    """
+
+    table: ClassVar[str] = "node-config"
+
+    device: str = setting(text)
+    role: Literal["train", "evaluate"] = setting(choice("train", "evaluate"), "train")
+    device_class: str = setting(text, "device")
+    dataset: str | None = setting(optional(text), None)
+    memory: int | None = setting(optional(size), None)
+    energy: float | None = setting(optional(quantity("joules")), None)
+    seconds: float | None = setting(optional(quantity("seconds")), None)
+    threads: int = setting(whole(1, 256), 1)
+    examples_per_second: float | None = setting(optional(real(0, 1e12)), None)
+    watts: float | None = setting(optional(real(0, 1e6)), None)
+    clock: Literal["real", "virtual"] = setting(choice("real", "virtual"), "real")
+
+    @classmethod
+    def of(cls, node_config: Mapping[str, Any]) -> NodeSettings:
+        """Return the settings in a node's configuration. Raises ConfigError."""
+        return cls.from_table(
+            {
+                "device_class" if key == "class" else key.replace("-", "_"): value
+                for key, value in node_config.items()
+                if key not in FLOWERS_OWN
+            }
+        )
+
+    @property
+    def budget(self) -> Budget:
+        """What the owner allows one task."""
+        return Budget(self.memory, self.energy, self.seconds)
+
+    @property
+    def machine(self) -> Device:
+        """The device as the profiler sees it."""
+        return Device(
+            name=self.device,
+            examples_per_second=self.examples_per_second,
+            watts=self.watts,
+            threads=self.threads,
+        )
