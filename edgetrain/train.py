@@ -8,8 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,20 +19,14 @@ from edgetrain.model import Model
 from edgetrain.planner import Plan, plan
 from edgetrain.schema import check_state, check_tensors, state_schema
 from edgetrain.sizes import format_size
+from edgetrain.step import batch_bounds, step_settings
 from edgetrain.tensorfile import State, Tensor, read, write
 
 __all__ = ["LEARNING_RATE", "Metrics", "Schedule", "Trainer", "load"]
 
 LEARNING_RATE = 0.04
 """Of a latent's or a scale's range, a step (ALGORITHMS: the knob that matters)."""
-SHIFT_RATE = 0.025
-"""The shifts' learning rate, as a share of the weights': 1e-3 at 0.04."""
 LEAST_DECAY = 0.02
-LATENT_LEVELS = 127
-SCALE_LEVELS = 255
-STEP_FRACTIONS = 256
-DECAY1, DECAY2 = 0.9, 0.999
-STATISTICS_MOMENTUM = 0.1
 MOMENTS = ("moment1", "moment2")
 FORMAT = "edgetrain-checkpoint"
 VERSION = "1"
@@ -233,23 +226,12 @@ class Trainer:
 
     def _step(self, examples: Examples, indices: bytes, rate: float) -> tuple[float, int]:
         """Train on one micro-batch, with its share of the batch's step."""
-        share = rate * self.plan.micro_batch / self.plan.batch
         self._steps_since_load += 1
-        since = self._steps_since_load
+        step = self.stream << 32 | self.steps
+        settings = step_settings(self.plan, rate, step, self._steps_since_load)
         try:
             result = self._engine.train(
-                examples.features,
-                examples.signed,
-                examples.labels,
-                indices,
-                self.stream << 32 | self.steps,
-                round(share * LATENT_LEVELS * STEP_FRACTIONS),
-                round(share * SCALE_LEVELS * STEP_FRACTIONS),
-                # The first steps average from nothing, so that no stale statistic lingers.
-                max(STATISTICS_MOMENTUM, 1 / since),
-                share * SHIFT_RATE,
-                1 - DECAY1**since,
-                1 - DECAY2**since,
+                examples.features, examples.signed, examples.labels, indices, *astuple(settings)
             )
         except ValueError as error:
             raise DataError(str(error)) from None
@@ -285,13 +267,6 @@ def load(path: str | Path, *, threads: int | None = None) -> Trainer:
     except (KeyError, TypeError, ValueError, ModelError) as error:
         raise PayloadError(f"{path} is damaged: {error}") from None
     return trainer
-
-
-def batch_bounds(count: int, micro_batch: int) -> list[tuple[int, int]]:
-    """Return the begin and end of each micro-batch: as few as may be, sizes equal within one."""
-    number = -(-count // micro_batch)
-    edges = [count * i // number for i in range(number + 1)]
-    return list(pairwise(edges))
 
 
 def _metrics(loss_sum: float, correct: int, examples: int) -> Metrics:

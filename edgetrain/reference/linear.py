@@ -1,0 +1,87 @@
+"""Linear: the three products and the update of the weights, as whole matrices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetrain.ops.linear import WeightMode
+from edgetrain.ops.op import LANES, padded
+from edgetrain.reference.random import Key, Purpose, derive, random_bits, random_bytes
+
+__all__ = ["LinearWeights"]
+
+Integers = NDArray[np.int64]
+INITIAL_SCALE = 128
+
+
+@dataclass
+class LinearWeights:
+    """The trained state of a layer: latents (outputs, inputs), or scales (outputs, groups)."""
+
+    mode: WeightMode
+    inputs: int
+    outputs: int
+    group: int
+    seed: int
+    layer: int
+    stored: Integers
+
+    @classmethod
+    def initial(
+        cls, mode: WeightMode, inputs: int, outputs: int, *, group: int, seed: int, layer: int
+    ) -> LinearWeights:
+        """Draw the initial weights: latents uniform over their levels, scales one half."""
+        if mode == "fsb":
+            stored = np.full((outputs, -(-inputs // group)), INITIAL_SCALE, np.int64)
+        else:
+            key = derive(seed, 0, layer, Purpose.INITIAL_WEIGHTS)
+            draws = random_bytes(key, _indices(outputs, inputs))
+            stored = (draws * 255 >> 8) - 127
+        return cls(mode, inputs, outputs, group, seed, layer, stored)
+
+    def signs(self) -> Integers:
+        """Return the fixed signs of fsb, (outputs, inputs), drawn from the seed."""
+        words = padded(self.inputs) // LANES
+        key = derive(self.seed, 0, self.layer, Purpose.FIXED_SIGNS)
+        drawn = random_bits(key, np.arange(self.outputs * words)).reshape(self.outputs, words)
+        bits = drawn[:, :, None] >> np.arange(LANES, dtype=np.uint32) & np.uint32(1)
+        return bits.reshape(self.outputs, -1)[:, : self.inputs].astype(np.int64) * 2 - 1
+
+    def weights(self) -> Integers:
+        """Return what the layer multiplies by, (outputs, inputs)."""
+        if self.mode == "bnn":
+            return np.where(self.stored >= 0, 1, -1)
+        if self.mode == "int8":
+            return self.stored
+        return np.repeat(self.stored, self.group, axis=1)[:, : self.inputs] * self.signs()
+
+    def forward(self, x: Integers) -> Integers:
+        """Return y = x W^T, (examples, outputs)."""
+        return x @ self.weights().T
+
+    def input_gradient(self, codes: Integers) -> Integers:
+        """Return dL/dx = G W, (examples, inputs), in units of a code."""
+        return codes @ self.weights()
+
+    def weight_gradient(self, codes: Integers, x: Integers) -> Integers:
+        """Return dL/dW = G^T x, (outputs, inputs), or that of the scales, (outputs, groups)."""
+        gradient = codes.T @ x
+        if self.mode != "fsb":
+            return gradient
+        edges = np.arange(0, self.inputs, self.group)
+        return np.add.reduceat(gradient * self.signs(), edges, axis=1)
+
+    def update(self, gradient: Integers, key: Key, step: int) -> None:
+        """Move the state by step/256 levels against the sign of the gradient, rounded at random."""
+        draws = random_bytes(key, _indices(*self.stored.shape))
+        low, high = (0, 255) if self.mode == "fsb" else (-127, 127)
+        moved = self.stored - np.sign(gradient) * (step + draws >> 8)
+        self.stored = np.clip(moved, low, high)
+
+
+def _indices(rows: int, columns: int) -> Integers:
+    """Return the counter of each element: rows are as long as the kernels' tiles make them."""
+    return np.arange(rows)[:, None] * padded(columns) + np.arange(columns)

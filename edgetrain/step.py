@@ -1,0 +1,64 @@
+"""The numbers of one training step, as engine and oracle both take them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from edgetrain.planner import Plan
+
+__all__ = ["StepSettings", "batch_bounds", "step_settings"]
+
+SHIFT_RATE = 0.025
+"""The shifts' learning rate, as a share of the weights': 1e-3 at 0.04."""
+LATENT_LEVELS = 127
+SCALE_LEVELS = 255
+STEP_FRACTIONS = 256
+DECAY1, DECAY2 = 0.9, 0.999
+STATISTICS_MOMENTUM = 0.1
+
+
+@dataclass(frozen=True)
+class StepSettings:
+    """What one step needs beside its examples.
+
+    step keys the random draws; latent_step and scale_step are in 1/256 of a level;
+    statistics_momentum is the weight of the micro-batch in the running statistics; the rest is
+    Adam for the shifts, with the corrections of its two moments.
+    """
+
+    step: int
+    latent_step: int
+    scale_step: int
+    statistics_momentum: float
+    shift_learning_rate: float
+    correction1: float
+    correction2: float
+
+
+def step_settings(
+    plan: Plan, learning_rate: float, step: int, steps_since_load: int
+) -> StepSettings:
+    """Return the settings of a step.
+
+    A micro-batch takes its share of the batch's step: there is no gradient to accumulate in.
+    steps_since_load counts from 1.
+    """
+    share = learning_rate * plan.micro_batch / plan.batch
+    return StepSettings(
+        step,
+        round(share * LATENT_LEVELS * STEP_FRACTIONS),
+        round(share * SCALE_LEVELS * STEP_FRACTIONS),
+        # The first steps average from nothing, so that no stale statistic lingers.
+        max(STATISTICS_MOMENTUM, 1 / steps_since_load),
+        share * SHIFT_RATE,
+        1 - DECAY1**steps_since_load,
+        1 - DECAY2**steps_since_load,
+    )
+
+
+def batch_bounds(count: int, micro_batch: int) -> list[tuple[int, int]]:
+    """Return the begin and end of each micro-batch: as few as may be, sizes equal within one."""
+    number = -(-count // micro_batch)
+    edges = [count * i // number for i in range(number + 1)]
+    return list(pairwise(edges))
