@@ -26,7 +26,7 @@ from edgetrain.memory_profiler.device import Device
 from edgetrain.memory_profiler.memory import WORKER, worker_command
 from edgetrain.model import Model
 from edgetrain.storage import replace_file
-from edgetrain.task import Mode, PlanSummary, Report, Status, Task, one_line
+from edgetrain.task import Kind, Mode, PlanSummary, Report, Status, Task, one_line
 
 __all__ = ["GRACE_SECONDS", "plan_task", "run_task"]
 
@@ -107,7 +107,17 @@ def plan_task(
     if device.operations_per_second is None and device.examples_per_second is None:
         budget = replace(budget, seconds=None)
     size = Path(dataset).stat().st_size
-    return choose_plan(task.model, task.mode, task.batch, passes * examples, size, budget, device)
+    return choose_plan(
+        task.model,
+        task.mode,
+        task.batch,
+        task.codec,
+        task.kind,
+        passes * examples,
+        size,
+        budget,
+        device,
+    )
 
 
 @lru_cache(maxsize=PLANS_REMEMBERED)
@@ -115,6 +125,8 @@ def choose_plan(  # noqa: PLR0917 - a cache does best without keywords
     model: Model,
     mode: Mode,
     batch: int,
+    codec: str,
+    kind: Kind,
     examples: int,
     dataset_bytes: int,
     budget: Budget,
@@ -129,6 +141,8 @@ def choose_plan(  # noqa: PLR0917 - a cache does best without keywords
         modes=(mode,),
         examples=examples,
         dataset_bytes=dataset_bytes,
+        codec=codec,
+        kind=kind,
     )
 
 

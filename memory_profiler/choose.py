@@ -13,6 +13,7 @@ from edgetrain.model import Model
 from edgetrain.ops.op import Mode
 from edgetrain.planner import Plan, micro_batches, plan
 from edgetrain.sizes import format_size
+from edgetrain.task import Kind
 
 __all__ = ["Choice", "Rejection", "choose", "summarise"]
 
@@ -115,6 +116,7 @@ def choose(
     examples: int | None = None,
     dataset_bytes: int = 0,
     codec: str = "luq4",
+    kind: Kind = "train",
 ) -> Choice:
     """Return the best plan whose memory, energy and time are sure to stay inside the budget.
 
@@ -122,16 +124,21 @@ def choose(
     them, ... 1). Memory is limited by the budget and by the device, whichever is less. Expected
     learning decides: a larger micro-batch, then the mode that comes first in `modes`; among those
     that learn alike, fewer joules (seconds, where power is unknown), then less memory, then fewer
-    threads. examples, dataset_bytes and codec are as for `estimate`. Raises BudgetError naming the
-    nearest plan and what it lacks when nothing fits, ModelError when no mode can train the model,
-    and ConfigError when the budget limits what the device does not say.
+    threads. examples, dataset_bytes, codec and kind are as for `estimate`. Raises BudgetError
+    naming the nearest plan and what it lacks when nothing fits, ModelError when no mode can train
+    the model, and ConfigError when the budget limits what the device does not say.
     """
     _check(budget, device)
     plans, refused = _search(model, batch, modes, device.threads)
     found: list[Candidate] = []
     for compiled in plans:
         expected = estimate(
-            compiled, device, examples=examples, dataset_bytes=dataset_bytes, codec=codec
+            compiled,
+            device,
+            examples=examples,
+            dataset_bytes=dataset_bytes,
+            codec=codec,
+            kind=kind,
         )
         shortfalls = _shortfalls(expected, budget, device)
         found.append(Candidate(compiled, modes.index(compiled.mode), expected, shortfalls))

@@ -17,6 +17,7 @@ from edgetrain.memory_profiler.memory import probe_base
 from edgetrain.planner import Plan
 from edgetrain.schema import state_schema
 from edgetrain.sizes import format_size
+from edgetrain.task import Kind
 from edgetrain.tensorfile import DTYPES
 from edgetrain.update import CODECS, codec_of
 
@@ -92,18 +93,20 @@ def estimate(
     examples: int | None = None,
     dataset_bytes: int = 0,
     codec: str = "luq4",
+    kind: Kind = "train",
 ) -> Estimate:
     """Return what the plan will use on the device, for one round of training.
 
     examples are those trained on (one batch unless given), dataset_bytes those of the mapped
     dataset, every page of which the worker is taken to touch, codec the one that the update is
-    sent in. Raises ConfigError for an unknown codec, WorkerError when the device's base is to be
-    probed and the worker does not start.
+    sent in, kind what the task asks for: one that only evaluates makes no update. Raises
+    ConfigError for an unknown codec, WorkerError when the device's base is to be probed and the
+    worker does not start.
     """
     if codec not in CODECS:
         raise ConfigError(f"unknown codec {codec!r}: choose one of {', '.join(CODECS)}")
     trained = plan.batch if examples is None else examples
-    parts = _memory_parts(plan, device, dataset_bytes, codec)
+    parts = _memory_parts(plan, device, dataset_bytes, codec, kind)
     peak = sum(part.bytes for part in parts)
     seconds = _seconds(plan, device, trained)
     energy = None if seconds is None or device.watts is None else seconds.scaled(device.watts)
@@ -117,7 +120,9 @@ def state_bytes(plan: Plan) -> int:
     return sum(DTYPES[dtype][0] * math.prod(shape) for dtype, shape in schema.values())
 
 
-def _memory_parts(plan: Plan, device: Device, dataset_bytes: int, codec: str) -> tuple[Part, ...]:
+def _memory_parts(
+    plan: Plan, device: Device, dataset_bytes: int, codec: str, kind: Kind
+) -> tuple[Part, ...]:
     """Return what adds up at the worst moment, which is while training or while encoding."""
     base = probe_base() if device.base_bytes is None else device.base_bytes
     lasting = (
@@ -127,6 +132,8 @@ def _memory_parts(plan: Plan, device: Device, dataset_bytes: int, codec: str) ->
         Part("dataset, mapped", _pages(dataset_bytes)),
         Part("task's state, mapped", _pages(state_bytes(plan))),
     )
+    if kind == "evaluate":
+        return lasting
     training = (Part("order of the examples", _pages(_order_bytes(plan, dataset_bytes))),)
     encoding = (
         Part("trained state", _pages(state_bytes(plan))),
@@ -146,17 +153,19 @@ def _order_bytes(plan: Plan, dataset_bytes: int) -> int:
 
 
 def _update_buffers(plan: Plan, codec: str) -> int:
-    """Return the bytes of an update beside the trained state, while its last tensor is encoded.
+    """Return the most bytes that the update takes beside the trained state while it is encoded.
 
     A tensor that travels as it is takes no bytes of its own; of one that is encoded the encoder
     holds a second copy while it works.
     """
-    sizes = [0]
+    held = peak = 0
     for name, (dtype, shape) in state_schema(plan.model, plan.mode).items():
         carrier = codec_of(name, codec)
         if carrier.schema(name, dtype, shape) != {name: (dtype, shape)}:
-            sizes.append(carrier.worst_case_bytes(math.prod(shape)))
-    return sum(sizes) + max(sizes)
+            size = carrier.worst_case_bytes(math.prod(shape))
+            peak = max(peak, held + 2 * size)
+            held += size
+    return peak
 
 
 def _pages(count: int) -> int:

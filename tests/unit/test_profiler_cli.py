@@ -67,7 +67,7 @@ def test_estimate(capsys: pytest.CaptureFixture[str]) -> None:
     found = fields(capsys, *arguments, "--memory", "64MiB", "--dataset", "1MiB")
     assert found["fits"] is True
     assert sum(found["parts"].values()) == found["peak_bytes"]
-    assert found["parts"]["dataset pages"] == 2**20
+    assert found["parts"]["dataset, mapped"] == 2**20
     assert found["memory"]["low"] < found["peak_bytes"] < found["memory"]["high"]
     assert found["source"] == "modelled"
     assert run(*arguments, "--memory", "1MiB") == 0

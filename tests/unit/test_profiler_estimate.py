@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgetrain.errors import ConfigError
 from edgetrain.memory_profiler.device import Device
 from edgetrain.memory_profiler.estimate import (
     OVER,
@@ -21,11 +22,19 @@ from edgetrain.models import mlp
 from edgetrain.ops.op import Mode
 from edgetrain.planner import plan
 from edgetrain.schema import state_schema
-from edgetrain.update import update_bytes
+from edgetrain.task import Kind
 
 PAGE = 4096
+MODES: tuple[Mode, ...] = ("bnn", "fsb")
+KINDS: tuple[Kind, ...] = ("train", "evaluate")
 SMALL = mlp(33, 3, (65, 64))
+WIDE = mlp(784, 10, (256, 256))
+ALL_AUTO = mlp(784, 10, (128,), last="auto")
 BASE = 10 * 2**20
+
+
+def pages(count: int) -> int:
+    return math.ceil(count / PAGE) * PAGE
 
 
 def parts(expected: Estimate) -> dict[str, int]:
@@ -34,15 +43,43 @@ def parts(expected: Estimate) -> dict[str, int]:
 
 @pytest.mark.parametrize("mode", ["bnn", "fsb"])
 def test_each_part_is_what_causes_it(mode: Mode) -> None:
-    compiled = plan(SMALL, 16, mode)
+    compiled = plan(WIDE, 16, mode)
     found = parts(estimate(compiled, Device(base_bytes=BASE), dataset_bytes=10_000))
-    update = update_bytes(SMALL, mode, "luq4")
-    assert found["worker with nothing to do"] == BASE
+    assert found["worker and its code"] == BASE
     assert found["arena"] == compiled.peak_bytes
     assert found["thread stacks"] == 0
-    assert found["dataset pages"] == 3 * PAGE
-    assert found["task's state"] == math.ceil(state_bytes(compiled) / PAGE) * PAGE
-    assert found["update"] == math.ceil(update / PAGE) * PAGE
+    assert found["dataset, mapped"] == 3 * PAGE
+    assert found["task's state, mapped"] == pages(state_bytes(compiled))
+    assert found["trained state"] == pages(state_bytes(compiled))
+
+
+def test_an_update_counts_where_it_is_encoded_and_not_where_it_travels_as_it_is() -> None:
+    device = Device(base_bytes=BASE)
+    bnn, fsb = (parts(estimate(plan(ALL_AUTO, 16, mode), device)) for mode in MODES)
+    raw = parts(estimate(plan(ALL_AUTO, 16), device, codec="raw8"))
+    # The codes of both layers, 4 bits a weight, and the encoder's copy of the larger ones.
+    codes = (784 * 128 // 2 + 4, 128 * 10 // 2 + 4)
+    assert bnn["update"] == pages(2 * codes[0])
+    assert fsb["update"] == 0
+    assert raw["update"] == 0
+
+
+def test_while_training_the_order_of_many_examples_may_outweigh_a_small_update() -> None:
+    examples = 100_000
+    compiled = plan(SMALL, 16, micro_batch=2)
+    found = parts(estimate(compiled, Device(base_bytes=BASE), dataset_bytes=examples * (33 + 1)))
+    assert found["order of the examples"] >= 8 * examples
+    assert "update" not in found
+
+
+def test_a_task_that_only_evaluates_makes_no_update() -> None:
+    compiled, device = plan(WIDE, 16), Device(base_bytes=BASE)
+    train, evaluate = (
+        estimate(compiled, device, dataset_bytes=10_000, kind=kind) for kind in KINDS
+    )
+    assert set(train.parts) - set(evaluate.parts) == {
+        part for part in train.parts if part.name in ("trained state", "update")
+    }
 
 
 @pytest.mark.parametrize("mode", ["bnn", "fsb"])
@@ -56,10 +93,9 @@ def test_the_state_is_one_byte_a_trained_value_and_twelve_an_output(mode: Mode) 
     assert state_bytes(compiled) == values + 12 * (65 + 64 + 3)
 
 
-def test_a_codec_that_sends_more_needs_more() -> None:
-    compiled, device = plan(mlp(784, 10, (64,)), 16), Device(base_bytes=BASE)
-    lean, full = (estimate(compiled, device, codec=codec) for codec in ("luq4", "raw8"))
-    assert lean.peak_bytes < full.peak_bytes
+def test_an_unknown_codec_is_refused() -> None:
+    with pytest.raises(ConfigError, match="luq4"):
+        estimate(plan(SMALL, 16), Device(base_bytes=BASE), codec="morse")
 
 
 def test_memory_is_bounded_as_the_gate_says() -> None:
