@@ -15,7 +15,7 @@ from typing import Any
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from edgetrain.errors import PayloadError
-from edgetrain.fields import Choice, Maybe, Rule, Text, Whole, check_fields
+from edgetrain.fields import Rule, check_fields, choice, maybe, text, whole
 from edgetrain.task import MAX_COUNT, MAX_NAME, Report, Task
 
 __all__ = [
@@ -36,13 +36,13 @@ SERIALISATION = "edgetrain.tensorfile"
 """Of the Array's bytes: a tensor file, not numpy's format, which only numpy could read."""
 
 HELLO_RULES: dict[str, Rule] = {
-    "name": Text(MAX_NAME),
-    "device_class": Text(MAX_NAME),
-    "role": Choice(("train", "evaluate")),
-    "examples": Whole(0, MAX_COUNT),
-    "features": Whole(0, MAX_COUNT),
-    "classes": Whole(0, MAX_COUNT),
-    "memory": Maybe(Whole(1, MAX_COUNT)),
+    "name": text(MAX_NAME),
+    "device_class": text(MAX_NAME),
+    "role": choice("train", "evaluate"),
+    "examples": whole(0, MAX_COUNT),
+    "features": whole(0, MAX_COUNT),
+    "classes": whole(0, MAX_COUNT),
+    "memory": maybe(whole(1, MAX_COUNT)),
 }
 
 

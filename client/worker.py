@@ -23,7 +23,7 @@ from typing import ClassVar
 from edgetrain.data import store
 from edgetrain.data.store import StoredDataset
 from edgetrain.errors import DataError, EdgetrainError, WorkerError
-from edgetrain.fields import Flag, Rule, Text, Whole, check_fields
+from edgetrain.fields import Rule, check_fields, flag, text, whole
 from edgetrain.keys import derive_key
 from edgetrain.memory_profiler.memory import peak_bytes
 from edgetrain.model import Model
@@ -63,12 +63,12 @@ class Job:
     durable: bool = True
 
     RULES: ClassVar[Mapping[str, Rule]] = {
-        "task": Text(MAX_PATH),
-        "data": Text(MAX_PATH),
-        "report": Text(MAX_PATH),
-        "micro_batch": Whole(1, 1 << 20),
-        "threads": Whole(1, 1024),
-        "durable": Flag(),
+        "task": text(MAX_PATH),
+        "data": text(MAX_PATH),
+        "report": text(MAX_PATH),
+        "micro_batch": whole(1, 1 << 20),
+        "threads": whole(1, 1024),
+        "durable": flag,
     }
 
     def to_json(self) -> str:

@@ -7,95 +7,74 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from edgetrain.errors import PayloadError
 
-__all__ = ["Choice", "Flag", "Maybe", "Real", "Rule", "Text", "Whole", "check_fields"]
+__all__ = ["Rule", "check_fields", "choice", "flag", "maybe", "real", "text", "whole"]
 
 Rule = Callable[[str, Any], Any]
 
 
-@dataclass(frozen=True)
-class Whole:
-    """A whole number from `low` to `high`, both included."""
+def whole(low: int, high: int) -> Rule:
+    """Accept a whole number from `low` to `high`, both included."""
 
-    low: int
-    high: int
-
-    def __call__(self, name: str, value: Any) -> int:
-        if type(value) is not int or not self.low <= value <= self.high:
-            raise PayloadError(
-                f"{name} is {shown(value)}: it must be whole, {self.low} to {self.high}"
-            )
+    def check(name: str, value: Any) -> Any:
+        if type(value) is not int or not low <= value <= high:
+            raise PayloadError(f"{name} is {shown(value)}: it must be whole, {low} to {high}")
         return value
 
+    return check
 
-@dataclass(frozen=True)
-class Real:
-    """A finite number from `low` to `high`, both included; always returned as a float."""
 
-    low: float
-    high: float
+def real(low: float, high: float) -> Rule:
+    """Accept a finite number from `low` to `high`, both included, and make it a float."""
 
-    def __call__(self, name: str, value: Any) -> float:
-        fits = type(value) in (int, float) and self.low <= value <= self.high
-        if not fits or not math.isfinite(value):
+    def check(name: str, value: Any) -> Any:
+        if type(value) not in (int, float) or not (low <= value <= high and math.isfinite(value)):
             raise PayloadError(
-                f"{name} is {shown(value)}: it must be a number, {self.low:g} to {self.high:g}"
+                f"{name} is {shown(value)}: it must be a number, {low:g} to {high:g}"
             )
         return float(value)
 
+    return check
 
-@dataclass(frozen=True)
-class Text:
-    """One line of text without control characters, at most `limit` characters long."""
 
-    limit: int
-    empty: bool = False
+def text(limit: int, *, empty: bool = False) -> Rule:
+    """Accept one line of text without control characters, at most `limit` characters long."""
 
-    def __call__(self, name: str, value: Any) -> str:
-        fits = isinstance(value, str) and value.isprintable() and len(value) <= self.limit
-        if not fits or not (value or self.empty):
+    def check(name: str, value: Any) -> Any:
+        fits = isinstance(value, str) and value.isprintable() and len(value) <= limit
+        if not fits or not (value or empty):
             raise PayloadError(
-                f"{name} is {shown(value)}: it must be one line of 1 to {self.limit} characters"
-            )
-        return str(value)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One of a few words."""
-
-    options: tuple[str, ...]
-
-    def __call__(self, name: str, value: Any) -> str:
-        if not isinstance(value, str) or value not in self.options:
-            raise PayloadError(
-                f"{name} is {shown(value)}: it must be one of {', '.join(self.options)}"
+                f"{name} is {shown(value)}: it must be one line of 1 to {limit} characters"
             )
         return value
 
+    return check
 
-@dataclass(frozen=True)
-class Flag:
-    """True or False."""
 
-    def __call__(self, name: str, value: Any) -> bool:
-        if not isinstance(value, bool):
-            raise PayloadError(f"{name} is {shown(value)}: it must be true or false")
+def choice(*options: str) -> Rule:
+    """Accept one of a few words."""
+
+    def check(name: str, value: Any) -> Any:
+        if not isinstance(value, str) or value not in options:
+            raise PayloadError(f"{name} is {shown(value)}: it must be one of {', '.join(options)}")
         return value
 
+    return check
 
-@dataclass(frozen=True)
-class Maybe:
-    """What another rule allows, or None where it is not known."""
 
-    rule: Rule
+def flag(name: str, value: Any) -> Any:
+    """Accept true or false; this is itself a rule."""
+    if not isinstance(value, bool):
+        raise PayloadError(f"{name} is {shown(value)}: it must be true or false")
+    return value
 
-    def __call__(self, name: str, value: Any) -> Any:
-        return None if value is None else self.rule(name, value)
+
+def maybe(rule: Rule) -> Rule:
+    """Accept what another rule accepts, or None where it is not known."""
+    return lambda name, value: None if value is None else rule(name, value)
 
 
 def check_fields(fields: object, rules: Mapping[str, Rule], what: str) -> dict[str, Any]:

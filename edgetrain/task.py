@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from edgetrain import tensorfile
 from edgetrain.errors import ModelError, PayloadError
-from edgetrain.fields import Choice, Maybe, Real, Rule, Text, Whole, check_fields
+from edgetrain.fields import Rule, check_fields, choice, maybe, real, text, whole
 from edgetrain.model import Model
 from edgetrain.schema import check_state
 from edgetrain.storage import Buffer
@@ -55,8 +55,8 @@ Kind = Literal["train", "evaluate"]
 Mode = Literal["bnn", "fsb"]
 Status = Literal["trained", "evaluated", "declined", "failed"]
 
-MODE = Choice(get_args(Mode))
-SECONDS = Maybe(Real(0, MAX_SECONDS))
+MODE = choice(*get_args(Mode))
+SECONDS = maybe(real(0, MAX_SECONDS))
 
 
 @dataclass(frozen=True)
@@ -92,15 +92,15 @@ class Task:
     state: State = field(repr=False)
 
     RULES: ClassVar[Mapping[str, Rule]] = {
-        "kind": Choice(get_args(Kind)),
-        "version": Whole(0, MAX_COUNT),
-        "device": Text(MAX_NAME),
+        "kind": choice(*get_args(Kind)),
+        "version": whole(0, MAX_COUNT),
+        "device": text(MAX_NAME),
         "mode": MODE,
-        "batch": Whole(1, MAX_BATCH),
-        "local_epochs": Whole(1, 1000),
-        "learning_rate": Real(0, 1),
-        "codec": Choice(tuple(CODECS)),
-        "seed": Whole(0, (1 << 63) - 1),
+        "batch": whole(1, MAX_BATCH),
+        "local_epochs": whole(1, 1000),
+        "learning_rate": real(0, 1),
+        "codec": choice(*CODECS),
+        "seed": whole(0, (1 << 63) - 1),
         "deadline": SECONDS,
     }
 
@@ -136,9 +136,9 @@ class PlanSummary:
 
     RULES: ClassVar[Mapping[str, Rule]] = {
         "mode": MODE,
-        "micro_batch": Whole(1, MAX_BATCH),
-        "threads": Whole(1, 1024),
-        "arena_bytes": Whole(0, MAX_COUNT),
+        "micro_batch": whole(1, MAX_BATCH),
+        "threads": whole(1, 1024),
+        "arena_bytes": whole(0, MAX_COUNT),
     }
 
     def __post_init__(self) -> None:
@@ -192,19 +192,19 @@ class Report:
     update: State = field(default_factory=dict, repr=False)
 
     RULES: ClassVar[Mapping[str, Rule]] = {
-        "status": Choice(get_args(Status)),
-        "version": Whole(0, MAX_COUNT),
-        "device": Text(MAX_NAME),
-        "reason": Text(MAX_REASON, empty=True),
-        "examples": Whole(0, MAX_COUNT),
-        "steps": Whole(0, MAX_COUNT),
-        "loss": Maybe(Real(0, MAX_LOSS)),
-        "accuracy": Maybe(Real(0, 1)),
-        "predicted_peak_bytes": Maybe(Whole(0, MAX_COUNT)),
-        "measured_peak_bytes": Maybe(Whole(0, MAX_COUNT)),
-        "seconds": Real(0, MAX_SECONDS),
-        "joules": Maybe(Real(0, MAX_JOULES)),
-        "energy_source": Text(MAX_NAME),
+        "status": choice(*get_args(Status)),
+        "version": whole(0, MAX_COUNT),
+        "device": text(MAX_NAME),
+        "reason": text(MAX_REASON, empty=True),
+        "examples": whole(0, MAX_COUNT),
+        "steps": whole(0, MAX_COUNT),
+        "loss": maybe(real(0, MAX_LOSS)),
+        "accuracy": maybe(real(0, 1)),
+        "predicted_peak_bytes": maybe(whole(0, MAX_COUNT)),
+        "measured_peak_bytes": maybe(whole(0, MAX_COUNT)),
+        "seconds": real(0, MAX_SECONDS),
+        "joules": maybe(real(0, MAX_JOULES)),
+        "energy_source": text(MAX_NAME),
     }
 
     def __post_init__(self) -> None:
@@ -244,7 +244,7 @@ class Report:
         and version, a status that its kind allows, an update that fits its model and codec.
         """
         fields, update = unpack(buffer, REPORT_FORMAT)
-        rules: dict[str, Rule] = {**cls.RULES, "plan": Maybe(PlanSummary.from_fields)}
+        rules: dict[str, Rule] = {**cls.RULES, "plan": maybe(PlanSummary.from_fields)}
         report = cls(**check_fields(fields, rules, "report"), update=update)
         if (report.device, report.version) != (task.device, task.version):
             raise PayloadError(

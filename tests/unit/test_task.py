@@ -278,7 +278,7 @@ def rewritten(content: bytes, draw: st.DrawFn) -> bytes:
         if draw(st.booleans()):
             target = target["layers"][draw(st.integers(0, len(target["layers"]) - 1))]
     name = draw(st.sampled_from([*sorted(target), "extra"]))
-    target[name] = draw(json_values | st.sampled_from([0, 1, 1 << 40, "bnn", 1e999]))
+    target[name] = draw(json_values | st.sampled_from([0, 1, 1 << 40, 10**400, "bnn", 1e999]))
     if isinstance(fields.get("model"), dict):
         fields["model"] = json.dumps(fields["model"])
     return repacked(content, fields=json.dumps(fields))
