@@ -88,30 +88,36 @@ class Trainer:
         *,
         learning_rate: float | None = None,
         schedule: Schedule = "constant",
+        schedule_epochs: int | None = None,
         progress: bool = False,
         should_stop: Callable[[], bool] | None = None,
     ) -> Metrics:
         """Train on (x, y) and return the metrics of the last epoch, taken while it trained.
 
-        x is uint8, int8 or float32 of N examples, y N labels. schedule "linear" decays the rate to
-        zero over these epochs. should_stop is asked before every micro-batch; when it says so, the
-        metrics cover what was done. Raises DataError for data that do not fit the model.
+        x is uint8, int8 or float32 of N examples, y N labels. schedule "linear" lets the rate fall
+        to LEAST_DECAY of itself over these epochs or, where schedule_epochs is given, over that
+        many from the trainer's first. should_stop is asked before every micro-batch; when it says
+        so, the metrics cover what was done. Raises DataError for data that do not fit the model.
         """
         if schedule not in ("constant", "linear"):
             raise ModelError(f"unknown schedule {schedule!r}: choose constant or linear")
         examples = self._examples(x, y, adapt=True)
         rate = self.learning_rate if learning_rate is None else learning_rate
         batches = batch_bounds(examples.count, self.plan.micro_batch)
-        total = epochs * len(batches)
+        done = 0 if schedule_epochs is None else self.epochs * len(batches)
+        span = (epochs if schedule_epochs is None else schedule_epochs) * len(batches)
         loss_sum, correct, used = 0.0, 0, 0
         for number, (epoch, order, (begin, end)) in enumerate(
-            _watched(self._schedule(examples.count, epochs, batches), total, progress)
+            _watched(
+                self._schedule(examples.count, epochs, batches), epochs * len(batches), progress
+            ),
+            start=done,
         ):
             if should_stop is not None and should_stop():
                 break
             if begin == 0:
                 loss_sum, correct, used = 0.0, 0, 0
-            decay = max(1 - number / total, LEAST_DECAY) if schedule == "linear" else 1.0
+            decay = max(1 - number / span, LEAST_DECAY) if schedule == "linear" else 1.0
             loss, right = self._step(examples, order[4 * begin : 4 * end], rate * decay)
             loss_sum, correct, used = loss_sum + loss, correct + right, used + end - begin
             self.epochs = epoch + (end == examples.count)
@@ -278,6 +284,8 @@ def _metrics(loss_sum: float, correct: int, examples: int) -> Metrics:
 def _watched(steps: Iterator[Any], total: int, progress: bool) -> Iterator[Any]:
     if not progress:
         return steps
-    from rich.progress import track  # noqa: PLC0415  (only where someone watches)
+    from rich.console import Console  # noqa: PLC0415  (only where someone watches)
+    from rich.progress import track  # noqa: PLC0415
 
-    return iter(track(steps, description="training", total=total))
+    console = Console(stderr=True)
+    return iter(track(steps, "training", total=total, transient=True, console=console))

@@ -32,7 +32,8 @@ def exponential(x: NDArray[np.float32]) -> NDArray[np.float32]:
         p = p * r + np.float32(coefficient)
     p = p * (r * r) + r
     p = p + np.float32(1)
-    return p * np.ldexp(np.float32(1), n.astype(np.int32))
+    result: NDArray[np.float32] = p * np.ldexp(np.float32(1), n.astype(np.int32))
+    return result
 
 
 def softmax_cross_entropy(

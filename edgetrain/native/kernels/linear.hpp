@@ -31,8 +31,8 @@ struct LinearKernels {
     if (weights.mode == WeightMode::bnn && input.signs != nullptr) {
       auto* panel = reinterpret_cast<std::uint32_t*>(scratch.panel);
       Panels::pack_signs(weights, first, panel);
-      Isa::xnor(input.signs, width / lanes, count, panel,
-                static_cast<std::int32_t>(weights.inputs), tile);
+      Isa::xnor(input.signs, width / lanes, count, panel, static_cast<std::int32_t>(weights.inputs),
+                tile);
       return;
     }
     // Bytes b stand for 2 b - 1 where they hold signs, for b - 128 where they hold data.
@@ -63,8 +63,8 @@ struct LinearKernels {
         for (std::size_t lane = 0; lane < lanes; ++lane) {
           scratch.initial[lane] *= -code_zero * factor;
         }
-        Isa::dot(codes.rows, depth, count, scratch.weight_panel, depth / 4, scratch.initial,
-                 factor, plane > 0, input_gradient + first, width);
+        Isa::dot(codes.rows, depth, count, scratch.weight_panel, depth / 4, scratch.initial, factor,
+                 plane > 0, input_gradient + first, width);
       }
     }
     pack_examples(weights.inputs, input, count, first, scratch.input_panel, scratch.initial);

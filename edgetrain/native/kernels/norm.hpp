@@ -50,8 +50,8 @@ struct NormKernels {
       const std::int32_t* values = tile + row * lanes;
       signs[row * words] = Isa::at_least(values, thresholds.sign);
       if (mask != nullptr) {
-        mask[row * words] = Isa::at_least(values, thresholds.low) &
-                            Isa::at_least(thresholds.high, values);
+        mask[row * words] =
+            Isa::at_least(values, thresholds.low) & Isa::at_least(thresholds.high, values);
       }
     }
   }

@@ -1,6 +1,7 @@
+#include "table.hpp"
+
 #include "edgetrain/isa.hpp"
 #include "isa/portable.hpp"
-#include "table.hpp"
 
 namespace edgetrain {
 

@@ -65,8 +65,9 @@ class BoundEngine {
                                               scale_step,
                                               statistics_momentum,
                                               {shift_learning_rate, correction1, correction2}};
-    return run(features, is_signed, labels, indices,
-               [&](const edgetrain::Examples& examples) { return engine_.train(examples, settings); });
+    return run(features, is_signed, labels, indices, [&](const edgetrain::Examples& examples) {
+      return engine_.train(examples, settings);
+    });
   }
 
   std::pair<double, std::size_t> evaluate(nb::handle features, bool is_signed, nb::handle labels,
@@ -147,8 +148,9 @@ std::pair<nb::bytes, std::uint32_t> luq4_encode(nb::handle before, nb::handle af
     throw std::invalid_argument("before and after differ in length");
   }
   std::vector<std::uint8_t> codes((from.bytes() + 1) / 2);
-  const std::uint32_t maximum = edgetrain::encode_difference(
-      from.as<std::int8_t>(), to.as<std::int8_t>(), from.bytes(), edgetrain::split(key), codes.data());
+  const std::uint32_t maximum =
+      edgetrain::encode_difference(from.as<std::int8_t>(), to.as<std::int8_t>(), from.bytes(),
+                                   edgetrain::split(key), codes.data());
   return {nb::bytes(codes.data(), codes.size()), maximum};
 }
 

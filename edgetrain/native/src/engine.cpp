@@ -99,8 +99,7 @@ void Engine::forward(const Block& block, std::size_t count, const double* moment
                           arena_.at<std::uint8_t>(linear.input_bytes));
   }
   const bool binary = linear.signs_in && linear.mode == WeightMode::bnn;
-  const std::size_t panel =
-      padded(padded(linear.inputs) * (binary ? 4 : lanes), 64);
+  const std::size_t panel = padded(padded(linear.inputs) * (binary ? 4 : lanes), 64);
   pool_.run(tiles_of(linear.outputs), [&](std::size_t tile_index, std::size_t thread) {
     auto* base = arena_.at<std::int8_t>(linear.forward_tile + thread * linear.forward_tile_bytes);
     auto* initial = reinterpret_cast<std::int32_t*>(base + panel);
@@ -236,9 +235,8 @@ void Engine::backward_linear(const Block& block, std::size_t count, const StepSe
   const Input input = input_of(linear);
   const Codes codes = {arena_.at<std::uint8_t>(linear.code_rows),
                        arena_.at<std::uint8_t>(linear.code_columns)};
-  auto* input_gradient = linear.input_gradient == absent
-                             ? nullptr
-                             : arena_.at<std::int32_t>(linear.input_gradient);
+  auto* input_gradient =
+      linear.input_gradient == absent ? nullptr : arena_.at<std::int32_t>(linear.input_gradient);
   const UpdateStep update = {derive(seed_, settings.step, linear.layer, Purpose::weight_update),
                              settings.latent_step, settings.scale_step};
   const std::size_t input_panel = padded(padded(program_.examples, 4) * lanes, 64);
@@ -272,8 +270,7 @@ Input Engine::input_of(const LinearRecord& record) const {
           record.input_bytes == absent ? nullptr : arena_.at<std::uint8_t>(record.input_bytes)};
 }
 
-GradientTile Engine::gradient_tile(const Block& block, std::size_t count,
-                                   std::size_t first) const {
+GradientTile Engine::gradient_tile(const Block& block, std::size_t count, std::size_t first) const {
   const BatchNormRecord& norm = block.norm;
   const std::size_t word = first / lanes;
   return {arena_.at<std::int32_t>(norm.output_gradient) + first,

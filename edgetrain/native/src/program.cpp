@@ -102,8 +102,7 @@ void check_linear(const Program& program, const LinearRecord& r) {
   const std::size_t width = padded(r.inputs);
   const std::size_t depth = padded(r.outputs);
   const bool binary = r.signs_in && r.mode == WeightMode::bnn;
-  const std::size_t row =
-      r.mode == WeightMode::fsb ? (r.inputs + r.group - 1) / r.group : r.inputs;
+  const std::size_t row = r.mode == WeightMode::fsb ? (r.inputs + r.group - 1) / r.group : r.inputs;
   fits(program, r.weights, row * r.outputs, "the weights");
   fits(program, r.input, r.signs_in ? examples * width / 8 : examples * width, "the input");
   if (r.signs_in && !binary) {
@@ -132,10 +131,9 @@ BatchNormRecord read_batch_norm(Reader& reader, std::size_t channels) {
   open_record(reader, Opcode::batch_norm, 11);
   BatchNormRecord record{};
   record.channels = reader.within(channels, channels, "the channels of batch norm");
-  for (std::size_t* offset :
-       {&record.shift, &record.moment1, &record.moment2, &record.mean, &record.deviation,
-        &record.inverse_deviation, &record.output_gradient, &record.channel_sums, &record.sign,
-        &record.logits}) {
+  for (std::size_t* offset : {&record.shift, &record.moment1, &record.moment2, &record.mean,
+                              &record.deviation, &record.inverse_deviation, &record.output_gradient,
+                              &record.channel_sums, &record.sign, &record.logits}) {
     *offset = reader.offset_or_absent();
   }
   return record;

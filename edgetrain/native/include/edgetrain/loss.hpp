@@ -1,4 +1,5 @@
-// Softmax cross-entropy with an exponential of our own, so that no mathematics library decides bits.
+// Softmax cross-entropy with an exponential of our own, so that no mathematics library decides
+// bits.
 #pragma once
 
 #include <cstddef>
@@ -15,8 +16,7 @@ struct LossResult {
 constexpr std::int32_t gradient_units = 1 << 20;
 
 // gradient[count][stride] = round((softmax - one-hot) * 2^20); zero past the last class.
-LossResult softmax_cross_entropy(const float* logits, const std::uint8_t* labels,
-                                 std::size_t count, std::size_t classes, std::int32_t* gradient,
-                                 std::size_t stride);
+LossResult softmax_cross_entropy(const float* logits, const std::uint8_t* labels, std::size_t count,
+                                 std::size_t classes, std::int32_t* gradient, std::size_t stride);
 
 }  // namespace edgetrain

@@ -34,7 +34,8 @@ struct Avx2 {
                    const std::uint32_t* panel, std::int32_t inputs, std::int32_t* tile) {
     for (std::size_t row = 0; row < count; ++row) {
       for (std::size_t part = 0; part < 4; ++part) {
-        xnor_part(rows + row * words, words, panel + 8 * part, inputs, tile + row * lanes + 8 * part);
+        xnor_part(rows + row * words, words, panel + 8 * part, inputs,
+                  tile + row * lanes + 8 * part);
       }
     }
   }
@@ -94,8 +95,8 @@ struct Avx2 {
       __m256i bytes = _mm256_setzero_si256();
       for (std::size_t word = begin; word < end; ++word) {
         const __m256i signs = _mm256_set1_epi32(static_cast<int>(row[word]));
-        bytes = _mm256_add_epi8(bytes,
-                                byte_population(_mm256_xor_si256(signs, load(panel + word * lanes))));
+        bytes = _mm256_add_epi8(
+            bytes, byte_population(_mm256_xor_si256(signs, load(panel + word * lanes))));
       }
       const __m256i pairs = _mm256_maddubs_epi16(bytes, _mm256_set1_epi8(1));
       differing = _mm256_add_epi32(differing, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));

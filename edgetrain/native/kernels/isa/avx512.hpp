@@ -77,12 +77,12 @@ struct Avx512 {
       const __m512i low = load(panel + word * lanes);
       const __m512i high = load(panel + word * lanes + 16);
       for (int row = 0; row < Rows; ++row) {
-        const __m512i signs = _mm512_set1_epi32(
-            static_cast<int>(rows[static_cast<std::size_t>(row) * words + word]));
-        differing[row][0] = _mm512_add_epi32(
-            differing[row][0], _mm512_popcnt_epi32(_mm512_xor_si512(signs, low)));
-        differing[row][1] = _mm512_add_epi32(
-            differing[row][1], _mm512_popcnt_epi32(_mm512_xor_si512(signs, high)));
+        const __m512i signs =
+            _mm512_set1_epi32(static_cast<int>(rows[static_cast<std::size_t>(row) * words + word]));
+        differing[row][0] =
+            _mm512_add_epi32(differing[row][0], _mm512_popcnt_epi32(_mm512_xor_si512(signs, low)));
+        differing[row][1] =
+            _mm512_add_epi32(differing[row][1], _mm512_popcnt_epi32(_mm512_xor_si512(signs, high)));
       }
     }
     const __m512i all = _mm512_set1_epi32(inputs);

@@ -1,0 +1,49 @@
+# Every target sets itself up; `make simulate` and `make test` are all a newcomer needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
+NATIVE := $(shell find edgetrain/native -type f) CMakeLists.txt pyproject.toml constraints.txt
+CXX_FILES := $(shell find edgetrain/native -name '*.hpp' -o -name '*.cpp')
+
+.DELETE_ON_ERROR:
+.PHONY: setup simulate test lint typecheck bench clean
+
+setup: $(VENV)/.fleet
+
+# The build tools go into the same environment, so that a rebuild need not fetch them again.
+$(VENV)/.fleet: $(NATIVE)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) scikit-build-core nanobind cmake ninja
+	$(PIP) --no-build-isolation --editable '.[fleet]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.fleet
+	$(PIP) --no-build-isolation --editable '.[fleet,torch,dev]'
+	touch $@
+
+simulate: $(VENV)/.fleet
+	$(BIN)/edgetrain simulate examples/watch.toml --report report.html
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev typecheck
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
+
+# The type checker cannot follow the mapping of four folders to one package, but links it can.
+typecheck: $(VENV)/.dev
+	rm -rf build/typecheck && mkdir -p build/typecheck/edgetrain
+	ln -s $(CURDIR)/edgetrain/* $(CURDIR)/client $(CURDIR)/coordinator $(CURDIR)/memory_profiler \
+		build/typecheck/edgetrain/
+	MYPYPATH=build/typecheck $(BIN)/mypy --strict -p edgetrain
+
+bench: $(VENV)/.dev
+	$(BIN)/edgetrain bench step mlp --against torch --json benchmarks/results/step_mlp.json
+	$(BIN)/python benchmarks/accuracy.py
+	$(BIN)/python benchmarks/federated_watch.py
+
+clean:
+	rm -rf $(VENV) build report.html
