@@ -1,0 +1,183 @@
+"""Checkpoints: one file a version, written whole or not at all, and read back only if it is whole.
+
+A file holds the global model to its last bit, the history, and the fleet's configuration. It is a
+safetensors file; `inspect` and other people's tools can open it. A crash at any moment leaves the
+older versions as they were, so that a run goes on from the newest version that can be read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from edgetrain import tensorfile
+from edgetrain.coordinator.global_model import GlobalModel
+from edgetrain.coordinator.history import History
+from edgetrain.errors import ConfigError, EdgetrainError, ModelError, PayloadError, StorageError
+from edgetrain.model import Model
+from edgetrain.ops.op import Mode
+from edgetrain.tensorfile import State, Tensor
+
+__all__ = ["FORMAT", "Checkpoint", "CheckpointFolder", "read_checkpoint"]
+
+FORMAT = "edgetrain-fleet"
+FORMAT_VERSION = "1"
+PATTERN = "version-*.safetensors"
+KEPT = 3
+TEXTS = ("history", "fleet")
+"""What is stored as text, in tensors of bytes: a header has no room for a long history."""
+FREE_TO_CHANGE = (("training", "rounds"), ("training", "deadline"), ("training", "evaluate_every"))
+"""Settings that a run may change when it goes on."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that a run needs to go on: the model, what happened so far, and for which fleet.
+
+    `fleet` is FleetConfig.to_table() of the run that wrote it.
+    """
+
+    model: GlobalModel
+    history: History
+    fleet: Mapping[str, Any]
+
+    def encode(self) -> tuple[State, dict[str, str]]:
+        """Return the file's tensors and metadata."""
+        model = self.model
+        tensors = model.to_tensors()
+        texts = {"history": self.history.to_json(), "fleet": json.dumps(self.fleet)}
+        for name, text in texts.items():
+            raw = text.encode("utf-8")
+            tensors[name] = Tensor("U8", (len(raw),), raw)
+        metadata = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "version": str(model.version),
+            "mode": model.mode,
+            "model": model.model.to_json(),
+            "sha256": digest(tensors),
+        }
+        return tensors, metadata
+
+    @classmethod
+    def decode(cls, tensors: State, metadata: Mapping[str, str]) -> Checkpoint:
+        """Return the checkpoint in a file's tensors and metadata. Raises PayloadError."""
+        if metadata.get("format") != FORMAT or metadata.get("format_version") != FORMAT_VERSION:
+            raise PayloadError(f"not an {FORMAT} of version {FORMAT_VERSION}")
+        if metadata.get("sha256") != digest(tensors):
+            raise PayloadError("its content does not match its checksum")
+        try:
+            texts = {name: bytes(tensors[name].data).decode("utf-8") for name in TEXTS}
+            kept = {name: tensor for name, tensor in tensors.items() if name not in TEXTS}
+            model = GlobalModel.from_tensors(
+                Model.from_json(metadata["model"]),
+                mode_of(metadata["mode"]),
+                int(metadata["version"]),
+                kept,
+            )
+            fleet = json.loads(texts["fleet"])
+        except (KeyError, ValueError, ModelError) as error:
+            raise PayloadError(f"it lacks or misspells a part: {error}") from error
+        return cls(model, History.from_json(texts["history"]), fleet)
+
+
+def mode_of(word: str) -> Mode:
+    """Return a mode by its name. Raises ValueError for a name that is none."""
+    for mode in get_args(Mode):
+        if word == mode:
+            return cast(Mode, mode)
+    raise ValueError(f"mode {word!r} is unknown")
+
+
+def digest(tensors: State) -> str:
+    """Return the sha256 of all names and bytes, in the order of the names."""
+    state = hashlib.sha256()
+    for name in sorted(tensors):
+        state.update(f"{name} {tensors[name].dtype} {tensors[name].shape}\n".encode())
+        state.update(tensors[name].data)
+    return state.hexdigest()
+
+
+def read_checkpoint(path: Path | str) -> Checkpoint:
+    """Return one file's checkpoint. Raises DataError or PayloadError naming the file."""
+    tensors, metadata = tensorfile.read(path)
+    try:
+        return Checkpoint.decode(tensors, metadata)
+    except PayloadError as error:
+        raise PayloadError(f"{path} is no checkpoint: {error}: use an older one") from error
+
+
+class CheckpointFolder:
+    """A folder of checkpoints of one run; the newest few are kept.
+
+    Raises StorageError when the folder cannot be made.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"cannot make the folder {folder}: {error.strerror}: choose another one"
+            ) from error
+
+    def path_of(self, version: int) -> Path:
+        """Return where a version is kept."""
+        return self.folder / f"version-{version:06d}.safetensors"
+
+    def versions(self) -> Iterator[Path]:
+        """Yield the files, the newest version first."""
+        yield from sorted(self.folder.glob(PATTERN), reverse=True)
+
+    def save(self, checkpoint: Checkpoint) -> Path:
+        """Write a version and return its file, then let go of versions that are too old.
+
+        Raises StorageError (a full disk); every older version is then still there, as it was.
+        """
+        path = self.path_of(checkpoint.model.version)
+        tensors, metadata = checkpoint.encode()
+        tensorfile.write(path, tensors, metadata)
+        for old in list(self.versions())[KEPT:]:
+            old.unlink(missing_ok=True)
+        return path
+
+    def newest(self, fleet: Mapping[str, Any]) -> Checkpoint | None:
+        """Return the newest version that is whole, or None where there is none.
+
+        Damaged files are left alone and named in the log. Raises ConfigError when the run was
+        another fleet's.
+        """
+        for path in self.versions():
+            try:
+                checkpoint = read_checkpoint(path)
+            except EdgetrainError as error:
+                log.warning("skipped a checkpoint: %s", error)
+                continue
+            difference = first_difference(checkpoint.fleet, fleet)
+            if difference is not None:
+                raise ConfigError(
+                    f"{self.folder} holds a run with another {difference}: "
+                    "use its own configuration, or another folder"
+                )
+            return checkpoint
+        return None
+
+
+def first_difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
+    """Return the first setting in which two fleets differ so that a run cannot go on, or None."""
+    for section in ("data", "model", "training"):
+        left, right = one.get(section, {}), other.get(section, {})
+        for key in sorted({*left, *right}):
+            if (section, key) not in FREE_TO_CHANGE and left.get(key) != right.get(key):
+                return f"[{section}] {key} ({left.get(key)!r}, here {right.get(key)!r})"
+    if one.get("device") != other.get("device"):
+        return "[[device]]"
+    return None

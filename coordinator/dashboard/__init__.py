@@ -1,0 +1,1 @@
+"""Pages about a fleet: self-contained HTML that needs no network."""

@@ -1,0 +1,1 @@
+"""A whole fleet on one machine: modelled devices, real training, a virtual clock."""
