@@ -126,7 +126,7 @@ def largest(one: int | None, other: int | None) -> int | None:
 
 
 def plan_text(plan: PlanSummary) -> str:
-    """Return a plan in words, e.g. "bnn, 32 at a time, 1 thread, 0.9 MiB"."""
+    """Return a plan in words, e.g. "bnn, 32 at a time, 1 thread, arena 0.9 MiB"."""
     threads = "1 thread" if plan.threads == 1 else f"{plan.threads} threads"
     arena = format_size(plan.arena_bytes)
-    return f"{plan.mode}, {plan.micro_batch} at a time, {threads}, {arena}"
+    return f"{plan.mode}, {plan.micro_batch} at a time, {threads}, arena {arena}"

@@ -127,6 +127,12 @@ class SimulationReport:
 
         replace_file(Path(path), [render(self).encode("utf-8")])
 
+    def print(self) -> None:
+        """Print the final table, class by class, and who was dropped, on standard output."""
+        from edgetrain.coordinator.simulation.terminal import print_report  # noqa: PLC0415
+
+        print_report(self)
+
 
 def device_table(device: DeviceRecord) -> dict[str, Any]:
     """Return a device as JSON's types; "class" is a word of JSON's and not of Python's."""

@@ -13,8 +13,8 @@ from edgetrain.config import FleetConfig
 from edgetrain.coordinator.checkpoint import CheckpointFolder
 from edgetrain.coordinator.loop import Event, Loop
 from edgetrain.coordinator.simulation.devices import build_devices
-from edgetrain.coordinator.simulation.progress import ProgressBar
 from edgetrain.coordinator.simulation.report import SimulationReport
+from edgetrain.coordinator.simulation.terminal import ProgressBar
 from edgetrain.coordinator.simulation.virtual_grid import ClientApp, VirtualGrid
 from edgetrain.data import load
 from edgetrain.update import update_bytes
