@@ -60,7 +60,7 @@ def work(message: Message, node: NodeSettings) -> RecordDict:
     if task.device != node.device:
         raise PayloadError(f"this is {node.device!r}, and the task is for {task.device!r}")
     report = run_task(
-        task, node.dataset, node.budget, node.machine, virtual_clock=node.clock == "virtual"
+        task, node.dataset, node.budget, node.machine, simulated=node.clock == "virtual"
     )
     return report_to_record(report)
 

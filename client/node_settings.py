@@ -33,8 +33,8 @@ class NodeSettings(Settings):
     Keys are written with dashes, e.g. `examples-per-second`, and `device_class` as `class`.
     `dataset` is the `.etd` file; without it the device has no examples yet. `memory`, `energy`
     (joules a task) and `seconds` (a task) are the owner's budget; `watts` and
-    `examples-per-second` let energy and time be modelled. `clock` "virtual" leaves the judging of
-    time to a simulation.
+    `examples-per-second` let energy and time be modelled. `clock` "virtual" says that
+    this is a simulated device, whose time is not this machine's.
     """
 
     table: ClassVar[str] = "node-config"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import tempfile
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-from edgetrain.client.worker import Job, debug_wanted
+from edgetrain.client.processes import Outcome, run_fresh, run_warm
+from edgetrain.client.worker import Job
 from edgetrain.data import store
 from edgetrain.errors import (
     BudgetError,
@@ -18,32 +18,19 @@ from edgetrain.errors import (
     EdgetrainError,
     ModelError,
     PayloadError,
-    WorkerError,
 )
 from edgetrain.memory_profiler.budget import Budget
 from edgetrain.memory_profiler.choose import Choice, choose
 from edgetrain.memory_profiler.device import Device
-from edgetrain.memory_profiler.memory import WORKER, worker_command
 from edgetrain.model import Model
 from edgetrain.storage import replace_file
 from edgetrain.task import Kind, Mode, PlanSummary, Report, Status, Task, one_line
 
-__all__ = ["GRACE_SECONDS", "plan_task", "run_task"]
+__all__ = ["plan_task", "run_task"]
 
-GRACE_SECONDS = 2.0
-"""From the request to stop to the end of the process: time for one micro-batch and the report."""
 HANGING_SECONDS = 3600.0
 """No task may take longer, even where no clock but a simulated one judges it."""
 PLANS_REMEMBERED = 512
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a worker process ended: its exit code, the last line it wrote, when it was stopped."""
-
-    code: int
-    line: str
-    stopped_after: float | None
 
 
 def run_task(
@@ -53,9 +40,9 @@ def run_task(
     device: Device | None = None,
     *,
     folder: Path | None = None,
-    virtual_clock: bool = False,
+    simulated: bool = False,
 ) -> Report:
-    """Return the report of a task, done in a worker process of its own.
+    """Return the report of a task, done in a worker process.
 
     A plan is chosen that keeps the budget; where none does, or where the device has no examples
     (`dataset` None), the report politely declines. Whatever goes wrong with the data or with the
@@ -63,9 +50,10 @@ def run_task(
     cannot be written for the worker.
 
     `device` is this machine unless given. The owner's seconds and the task's deadline stop the
-    worker, which then reports what it has learnt so far; with `virtual_clock` the owner's seconds
-    are judged by the device's modelled speed alone, and the deadline by the caller. Task and
-    report lie in `folder` and stay there, safely on the disk; without it they are temporary.
+    worker, which then reports what it has learnt so far. Task and report lie in `folder` and stay
+    there, safely on the disk; without it they are temporary. `simulated` is for a device that is
+    not this machine: its time is not judged by this machine's clock (the owner's seconds are by
+    the modelled speed, the deadline by the caller), and its worker may have done other tasks.
     """
     try:
         choice = plan_task(task, dataset, budget, device or Device())
@@ -75,7 +63,7 @@ def run_task(
         return refusal(task, "failed", error)
     if choice is None:
         return refusal(task, "declined", "no examples")
-    limit = HANGING_SECONDS if virtual_clock else time_limit(task, budget)
+    run, limit = (run_warm, HANGING_SECONDS) if simulated else (run_fresh, time_limit(task, budget))
     with place(folder) as there:
         job = Job(
             task=str(Path(there) / "task"),
@@ -87,7 +75,7 @@ def run_task(
         )
         Path(job.report).unlink(missing_ok=True)
         replace_file(Path(job.task), [task.encode()], durable=job.durable)
-        report = collect(task, Path(job.report), run_worker(job, limit))
+        report = collect(task, Path(job.report), run(job, limit))
     return with_expectations(report, choice)
 
 
@@ -157,44 +145,6 @@ def place(folder: Path | None) -> AbstractContextManager[Path | str]:
     return nullcontext(folder) if folder else tempfile.TemporaryDirectory(prefix="edgetrain-")
 
 
-def run_worker(job: Job, limit: float) -> Outcome:
-    """Run a worker to its end, and stop it when `limit` seconds have passed.
-
-    SIGTERM lets it report what it has; GRACE_SECONDS later SIGKILL ends it. A group of its own
-    keeps it from a terminal's Ctrl-C, which is this process's to handle.
-    """
-    debug = debug_wanted()
-    try:
-        process = subprocess.Popen(
-            worker_command(WORKER, job.to_json()),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=None if debug else subprocess.PIPE,
-            text=True,
-            errors="replace",
-            process_group=0,
-        )
-    except OSError as error:
-        return Outcome(WorkerError.exit_code, f"cannot start a process: {error.strerror}", None)
-    stopped_after = None
-    try:
-        for seconds, stop in ((limit, process.terminate), (GRACE_SECONDS, process.kill)):
-            try:
-                _, text = process.communicate(timeout=seconds)
-                break
-            except subprocess.TimeoutExpired:
-                stopped_after = limit
-                stop()
-        else:
-            _, text = process.communicate()
-    except BaseException:
-        process.kill()
-        process.wait()
-        raise
-    line = (text or "").strip().rpartition("\n")[2]
-    return Outcome(process.returncode, line.removeprefix("error: "), stopped_after)
-
-
 def collect(task: Task, path: Path, outcome: Outcome) -> Report:
     """Return the report that the worker left, or one that says why it left none."""
     if not path.exists():
@@ -203,7 +153,7 @@ def collect(task: Task, path: Path, outcome: Outcome) -> Report:
         report = Report.decode(path.read_bytes(), task)
     except (PayloadError, OSError) as error:
         return refusal(task, "failed", f"the worker's report cannot be read: {error}")
-    if report.status == "trained" and outcome.stopped_after is not None:
+    if report.status == "trained" and report.reason and outcome.stopped_after is not None:
         return replace(report, reason=f"stopped early, after {outcome.stopped_after:g} s")
     return report
 

@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -25,7 +25,7 @@ from edgetrain.data.store import StoredDataset
 from edgetrain.errors import DataError, EdgetrainError, WorkerError
 from edgetrain.fields import Rule, check_fields, flag, text, whole
 from edgetrain.keys import derive_key
-from edgetrain.memory_profiler.memory import peak_bytes
+from edgetrain.memory_profiler.memory import peak_bytes, reset_peak
 from edgetrain.model import Model
 from edgetrain.ops import BatchNorm, Linear, Sign, SoftmaxCrossEntropy
 from edgetrain.planner import plan
@@ -35,9 +35,10 @@ from edgetrain.tensorfile import State, parse_json
 from edgetrain.train import Trainer
 from edgetrain.update import encode_update, update_key
 
-__all__ = ["Job", "debug_wanted", "main", "perform"]
+__all__ = ["PROBE", "SERVE", "Job", "debug_wanted", "main", "perform"]
 
 PROBE = "--probe"
+SERVE = "--serve"
 DEBUG_VARIABLE = "EDGETRAIN_DEBUG"
 MAX_PATH = 4096
 
@@ -123,11 +124,10 @@ def work(job: Job, task: Task, data: StoredDataset, should_stop: Stop) -> Report
     )
     trainer.load_state(task.state)
     update: State = {}
-    used = data.examples
+    passes, used = 1, data.examples
     if task.kind == "train":
-        metrics = trainer.fit(
-            data.features, data.labels, epochs=task.local_epochs, should_stop=should_stop
-        )
+        passes = task.local_epochs
+        metrics = trainer.fit(data.features, data.labels, epochs=passes, should_stop=should_stop)
         # The metrics are of the last epoch alone, which may have been cut short.
         used = trainer.epochs * data.examples + metrics.examples % data.examples
         if not used:
@@ -140,7 +140,7 @@ def work(job: Job, task: Task, data: StoredDataset, should_stop: Stop) -> Report
         "trained" if task.kind == "train" else "evaluated",
         task.version,
         task.device,
-        reason="stopped early" if should_stop() else "",
+        reason="stopped early" if used < passes * data.examples else "",
         examples=used,
         steps=trainer.steps,
         loss=metrics.loss,
@@ -169,19 +169,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rehearse()
         print(peak_bytes())
         return 0
+    if given == [SERVE]:
+        return serve(sys.stdin)
+    code, line = do(given[0] if len(given) == 1 else "")
+    if line:
+        print(f"error: {line}", file=sys.stderr)
+    return code
+
+
+def serve(jobs: Iterable[str]) -> int:
+    """Do jobs, one a line, and answer each on stdout, until there are no more.
+
+    The answer to a job is one line of JSON: its exit code, why, and whether there may be another,
+    which is so where the kernel can start the measurement of peak memory afresh.
+    """
+    for job in jobs:
+        code, line = do(job)
+        print(json.dumps([code, line, reset_peak()]), flush=True)
+    return 0
+
+
+def do(text: str) -> tuple[int, str]:
+    """Do the job in the JSON text, and return the exit code and, if it failed, why in one line."""
     should_stop = stop_token()
     try:
-        job = Job.from_json(given[0] if len(given) == 1 else "")
+        job = Job.from_json(text)
         report, code = perform(job, should_stop)
         report = replace(report, measured_peak_bytes=peak_bytes())
         report.write(Path(job.report), durable=job.durable)
     except EdgetrainError as error:
         show_traceback()
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return error.exit_code
-    if code:
-        print(f"error: {report.reason}", file=sys.stderr)
-    return code
+        return error.exit_code, one_line(error)
+    return code, report.reason if code else ""
 
 
 def rehearse() -> None:

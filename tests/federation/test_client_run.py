@@ -176,13 +176,13 @@ def test_a_limit_that_cannot_be_judged_declines(data: Path) -> None:
     assert "watts" in report.reason
 
 
-def test_a_virtual_clock_judges_seconds_by_the_model(data: Path) -> None:
+def test_a_simulated_device_judges_seconds_by_the_model(data: Path) -> None:
     slow = Device(name="slow", examples_per_second=1)
-    report = run_task(a_task(), data, Budget(seconds=1), slow, virtual_clock=True)
+    report = run_task(a_task(), data, Budget(seconds=1), slow, simulated=True)
     assert report.status == "declined"
     assert "seconds" in report.reason
     quick = Device(name="quick", examples_per_second=1e9)
-    report = run_task(a_task(), data, Budget(seconds=1e-3), quick, virtual_clock=True)
+    report = run_task(a_task(), data, Budget(seconds=1e-3), quick, simulated=True)
     assert report.status == "trained"
 
 
@@ -301,7 +301,7 @@ def test_a_report_that_cannot_be_read_is_a_failed_report(
 ) -> None:
     imposter = "import json, sys; open(json.loads(sys.argv[1])['report'], 'w').write('{}')"
     monkeypatch.setattr(
-        "edgetrain.client.run.worker_command",
+        "edgetrain.client.processes.worker_command",
         lambda _, job: [sys.executable, "-c", imposter, job],
     )
     report = run_task(a_task(), data, ROOMY)
@@ -314,9 +314,9 @@ def test_a_worker_that_ignores_the_deadline_is_killed(
 ) -> None:
     deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.pause()"
     monkeypatch.setattr(
-        "edgetrain.client.run.worker_command", lambda *_: [sys.executable, "-c", deaf]
+        "edgetrain.client.processes.worker_command", lambda *_: [sys.executable, "-c", deaf]
     )
-    monkeypatch.setattr("edgetrain.client.run.GRACE_SECONDS", 0.1)
+    monkeypatch.setattr("edgetrain.client.processes.GRACE_SECONDS", 0.1)
     report = run_task(a_task(deadline=1.0), data, ROOMY)
     assert report.status == "failed"
     assert "did not stop" in report.reason
