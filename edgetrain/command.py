@@ -30,20 +30,32 @@ def run_command(app: typer.Typer, arguments: Sequence[str] | None = None) -> NoR
 
     `arguments` are those of the command line unless given. `--debug` is taken out of them
     wherever it stands before a bare `--`; with it, or with EDGETRAIN_DEBUG=1, the traceback is
-    printed above the line. An EdgetrainError ends with its own exit code; typer's own errors (a
-    wrong option) keep typer's.
+    printed above the line. An EdgetrainError ends with its own exit code, any other exception with
+    that of EdgetrainError; typer's own errors (a wrong option) keep typer's.
     """
     debug, rest = split_debug(sys.argv[1:] if arguments is None else arguments)
     if not isinstance(app.info.epilog, str):
         app.info.epilog = DEBUG_HELP
     try:
         app(args=rest)
-    except EdgetrainError as error:
+    except Exception as error:
         if debug:
             traceback.print_exception(error)
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        line, code = describe(error)
+        print(f"error: {' '.join(line.split())}", file=sys.stderr)
+        sys.exit(code)
     sys.exit(0)
+
+
+def describe(error: Exception) -> tuple[str, int]:
+    """Return what to say of an error, and the exit code to end with."""
+    if isinstance(error, EdgetrainError):
+        return str(error), error.exit_code
+    return (
+        f"internal error, {type(error).__name__}: {error}: this is a fault of edgetrain, not "
+        f"yours; run it again with {DEBUG_FLAG} and report what it prints",
+        EdgetrainError.exit_code,
+    )
 
 
 def split_debug(arguments: Sequence[str]) -> tuple[bool, list[str]]:

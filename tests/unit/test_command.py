@@ -6,7 +6,7 @@ import pytest
 import typer
 
 from edgetrain.command import DEBUG_VARIABLE, run_command
-from edgetrain.errors import BudgetError
+from edgetrain.errors import BudgetError, EdgetrainError
 
 
 def application() -> typer.Typer:
@@ -20,6 +20,10 @@ def application() -> typer.Typer:
     @app.command()
     def fail() -> None:
         raise BudgetError("nothing fits:\n  allow 3 MiB more")
+
+    @app.command()
+    def fault() -> None:
+        raise KeyError("missing")
 
     return app
 
@@ -42,6 +46,15 @@ def test_error_is_one_line_on_stderr_and_its_own_exit_code(
     out, err = capsys.readouterr()
     assert out == ""
     assert err == "error: nothing fits: allow 3 MiB more\n"
+
+
+def test_a_fault_of_ours_is_one_line_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ending("fault") == EdgetrainError.exit_code
+    error = capsys.readouterr().err
+    assert error.startswith("error: internal error, KeyError: 'missing'")
+    assert error.count("\n") == 1
+    assert ending("--debug", "fault") == EdgetrainError.exit_code
+    assert "Traceback" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [("--debug", "fail"), ("fail", "--debug")])

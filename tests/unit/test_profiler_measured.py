@@ -1,0 +1,74 @@
+"""Predicted peak memory against VmHWM of real workers: the gate that makes estimates promises."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgetrain.client.run import run_task
+from edgetrain.memory_profiler.budget import Budget
+from edgetrain.memory_profiler.estimate import OVER, UNDER
+from edgetrain.memory_profiler.memory import peak_bytes
+from edgetrain.models import mlp
+from edgetrain.planner import plan
+from edgetrain.task import Task
+from edgetrain.train import Trainer
+
+# One way to measure: what the benchmark does for all plans is done here for some.
+BENCHMARK = Path(__file__).parents[2] / "benchmarks/memory_prediction.py"
+pytest.importorskip("typer", reason="the benchmark is a command")
+benchmark = runpy.run_path(str(BENCHMARK))
+Case = benchmark["Case"]
+CASES = [
+    *benchmark["grid"](quick=True),
+    Case("784-256x4-10", threads=2),
+    Case("784-1024x3-10", codec="raw8"),
+    Case("784-1024x3-10", kind="evaluate"),
+    Case("33-65-64-3", micro_batch=4),
+]
+
+if peak_bytes() is None:
+    pytest.skip("this kernel does not tell a process's peak memory", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("worker")
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_plan_uses_what_was_predicted(case: Any, folder: Path) -> None:
+    row = benchmark["measure"](case, folder)
+    assert row.within, f"predicted {row.predicted}, measured {row.measured}: {row.error:+.2%}"
+
+
+def test_a_report_carries_the_promise_and_what_became_of_it(folder: Path) -> None:
+    model = mlp(768, 7, (256, 256))
+    data = benchmark["data_file"](model, folder)
+    state = Trainer(plan(model, 32)).state()
+    task = Task("train", 0, "device", model, "bnn", 32, 2, 0.04, "luq4", 0, None, state)
+    budget = Budget.parse("48MiB")
+    report = run_task(task, data, budget)
+    assert report.status == "trained", report.reason
+    assert report.predicted_peak_bytes is not None
+    assert report.measured_peak_bytes is not None
+    assert budget.memory is not None
+    assert report.measured_peak_bytes <= budget.memory
+    error = report.predicted_peak_bytes / report.measured_peak_bytes - 1
+    assert -UNDER <= error <= OVER
+    assert report.plan is not None
+    assert report.plan.micro_batch == 32
+
+
+def test_a_budget_below_the_prediction_is_declined_politely(folder: Path) -> None:
+    model = mlp(768, 7, (256, 256))
+    data = benchmark["data_file"](model, folder)
+    state = Trainer(plan(model, 32)).state()
+    task = Task("train", 0, "device", model, "bnn", 32, 1, 0.04, "luq4", 0, None, state)
+    report = run_task(task, data, Budget.parse("1MiB"))
+    assert report.status == "declined"
+    assert report.examples == 0
+    assert "nothing fits" in report.reason
