@@ -11,14 +11,16 @@ from __future__ import annotations
 import json
 import sys
 import time
+from array import array
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-__all__ = ["Request", "Sample", "answer", "memory_baseline", "peak_bytes", "timed_median"]
+__all__ = ["Request", "Sample", "Stopwatch", "answer", "memory_baseline", "peak_bytes"]
 
 WARM_STEPS = 10
 LEAST_STEPS = 20
+MOST_STEPS = 20_000
 STATUS = Path("/proc/self/status")
 CLEAR_REFS = Path("/proc/self/clear_refs")
 RESET_PEAK = "5"
@@ -76,14 +78,28 @@ def memory_baseline() -> int:
     return status_bytes("VmRSS")
 
 
-def timed_median(step: Callable[[], object], seconds: float) -> float:
-    """Return the median milliseconds of a step, once warm; LEAST_STEPS are timed at least."""
-    for _ in range(WARM_STEPS):
-        step()
-    taken: list[float] = []
-    stop = time.perf_counter() + seconds
-    while len(taken) < LEAST_STEPS or time.perf_counter() < stop:
-        start = time.perf_counter()
-        step()
-        taken.append((time.perf_counter() - start) * 1e3)
-    return sorted(taken)[len(taken) // 2]  # the statistics module would cost its imports
+class Stopwatch:
+    """Times steps. Made before the memory baseline, because what it notes takes memory too."""
+
+    def __init__(self) -> None:
+        self.taken = array("d", bytes(8 * MOST_STEPS))
+        self.steps = 0
+
+    def run(self, step: Callable[[], object], seconds: float) -> None:
+        """Run steps for a while and time each, once warm; LEAST_STEPS of them at least."""
+        for _ in range(WARM_STEPS):
+            step()
+        stop = time.perf_counter() + seconds
+        self.steps = 0
+        while self.steps < LEAST_STEPS or time.perf_counter() < stop:
+            start = time.perf_counter()
+            step()
+            self.taken[self.steps] = time.perf_counter() - start
+            self.steps += 1
+            if self.steps == MOST_STEPS:
+                break
+
+    @property
+    def median_ms(self) -> float:
+        """The median step in milliseconds."""
+        return 1e3 * sorted(self.taken[: self.steps])[self.steps // 2]

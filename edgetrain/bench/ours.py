@@ -8,10 +8,10 @@ from edgetrain import models
 from edgetrain.bench.measure import (
     Request,
     Sample,
+    Stopwatch,
     answer,
     memory_baseline,
     peak_bytes,
-    timed_median,
 )
 from edgetrain.bench.networks import Network, find_network
 from edgetrain.ops.op import Mode
@@ -29,10 +29,12 @@ def measure(request: Request) -> Sample:
     y = bytes(index % network.classes for index in range(request.batch))
     warm_up(request)
 
+    watch = Stopwatch()
     base = memory_baseline()
     trainer = build(network, request.batch, request)
-    step_ms = timed_median(lambda: trainer.fit(x, y), request.seconds)
-    return Sample(step_ms, peak_bytes() - base, trainer.plan.peak_bytes, trainer.isa)
+    watch.run(lambda: trainer.fit(x, y), request.seconds)
+    growth = peak_bytes() - base
+    return Sample(watch.median_ms, growth, trainer.plan.peak_bytes, trainer.isa)
 
 
 def warm_up(request: Request) -> None:

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from edgetrain.bench.measure import (
     Request,
     Sample,
+    Stopwatch,
     answer,
     memory_baseline,
     peak_bytes,
-    timed_median,
 )
 from edgetrain.bench.networks import find_network
 
@@ -246,10 +246,12 @@ def measure(request: Request) -> Sample:
         tiny(torch.randn(4, 8), torch.zeros(4, dtype=torch.long))
     del tiny
 
+    watch = Stopwatch()
     base = memory_baseline()
     step = make_step(binary_mlp(network.widths), variant)
-    step_ms = timed_median(lambda: step(x, y), request.seconds)
-    return Sample(step_ms, peak_bytes() - base)
+    watch.run(lambda: step(x, y), request.seconds)
+    growth = peak_bytes() - base
+    return Sample(watch.median_ms, growth)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from edgetrain.bench import cli, step
-from edgetrain.bench.measure import Request, Sample, memory_baseline, peak_bytes, timed_median
+from edgetrain.bench.measure import Request, Sample, Stopwatch, memory_baseline, peak_bytes
 from edgetrain.bench.networks import NETWORKS, find_network
 from edgetrain.bench.record import machine, write_record
 from edgetrain.bench.step import COMPILED, EAGER, Comparison, StepReport, compare
@@ -176,8 +176,18 @@ class TestMeasuring:
             nonlocal steps
             steps += 1
 
-        assert timed_median(count, 0.0) >= 0
+        watch = Stopwatch()
+        watch.run(count, 0.0)
         assert steps == 30  # ten to warm up, twenty to time
+        assert min(watch.taken[:20]) <= watch.median_ms / 1e3 <= max(watch.taken[:20])
+
+    def test_the_watch_takes_no_memory_while_it_runs(self) -> None:
+        watch = Stopwatch()
+        watch.run(lambda: None, 0.0)
+        base = memory_baseline()
+        watch.run(lambda: None, 0.2)
+        assert watch.steps > 1000
+        assert peak_bytes() - base < PEAK_SLACK
 
     def test_networks_are_found_by_name(self) -> None:
         for name, network in NETWORKS.items():
