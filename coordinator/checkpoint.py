@@ -18,12 +18,19 @@ from typing import Any, cast, get_args
 from edgetrain import tensorfile
 from edgetrain.coordinator.global_model import GlobalModel
 from edgetrain.coordinator.history import History
-from edgetrain.errors import ConfigError, EdgetrainError, ModelError, PayloadError, StorageError
+from edgetrain.errors import (
+    ConfigError,
+    DataError,
+    EdgetrainError,
+    ModelError,
+    PayloadError,
+    StorageError,
+)
 from edgetrain.model import Model
 from edgetrain.ops.op import Mode
 from edgetrain.tensorfile import State, Tensor
 
-__all__ = ["FORMAT", "Checkpoint", "CheckpointFolder", "read_checkpoint"]
+__all__ = ["FORMAT", "Checkpoint", "CheckpointFolder", "newest_file", "read_checkpoint"]
 
 FORMAT = "edgetrain-fleet"
 FORMAT_VERSION = "1"
@@ -112,6 +119,16 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
         return Checkpoint.decode(tensors, metadata)
     except PayloadError as error:
         raise PayloadError(f"{path} is no checkpoint: {error}: use an older one") from error
+
+
+def newest_file(place: Path) -> Path:
+    """Return a file as it is, and of a folder its newest checkpoint. Raises DataError."""
+    if not place.is_dir():
+        return place
+    files = sorted(place.glob(PATTERN))
+    if not files:
+        raise DataError(f"{place} holds no checkpoint: name a run's --checkpoints folder")
+    return files[-1]
 
 
 class CheckpointFolder:

@@ -1,0 +1,1 @@
+"""What Flower sends around for a fleet of edgetrain: two imports."""
