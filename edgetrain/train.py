@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -237,7 +237,18 @@ class Trainer:
         settings = step_settings(self.plan, rate, step, self._steps_since_load)
         try:
             result = self._engine.train(
-                examples.features, examples.signed, examples.labels, indices, *astuple(settings)
+                examples.features,
+                examples.signed,
+                examples.labels,
+                indices,
+                # One by one: astuple would copy each deeply, and leave CPython a tuple to keep.
+                settings.step,
+                settings.latent_step,
+                settings.scale_step,
+                settings.statistics_momentum,
+                settings.shift_learning_rate,
+                settings.correction1,
+                settings.correction2,
             )
         except ValueError as error:
             raise DataError(str(error)) from None
