@@ -13,6 +13,9 @@ from edgetrain._version import __version__
 
 if TYPE_CHECKING:
     from edgetrain import models as models
+    from edgetrain.config import FleetConfig as FleetConfig
+    from edgetrain.coordinator.simulation.report import SimulationReport as SimulationReport
+    from edgetrain.coordinator.simulation.simulate import simulate as simulate
     from edgetrain.errors import BudgetError as BudgetError
     from edgetrain.errors import EdgetrainError as EdgetrainError
     from edgetrain.model import Model as Model
@@ -25,12 +28,15 @@ if TYPE_CHECKING:
 _HOME = {
     "BudgetError": "edgetrain.errors",
     "EdgetrainError": "edgetrain.errors",
+    "FleetConfig": "edgetrain.config",
     "Metrics": "edgetrain.train",
     "Model": "edgetrain.model",
     "Plan": "edgetrain.planner",
+    "SimulationReport": "edgetrain.coordinator.simulation.report",
     "Trainer": "edgetrain.train",
     "load": "edgetrain.train",
     "plan": "edgetrain.planner",
+    "simulate": "edgetrain.coordinator.simulation.simulate",
 }
 
 __all__ = ["__version__", "models", *_HOME]  # noqa: PLE0604

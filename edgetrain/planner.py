@@ -168,8 +168,8 @@ def plan(
 def micro_batches(batch: int) -> tuple[int, ...]:
     """Return the micro-batches worth trying for a batch: halves, down to two examples."""
     sizes = [batch]
-    while sizes[-1] // 2 >= SMALLEST_MICRO_BATCH:
-        sizes.append(-(-sizes[-1] // 2))
+    while sizes[-1] > SMALLEST_MICRO_BATCH:
+        sizes.append(max(SMALLEST_MICRO_BATCH, -(-sizes[-1] // 2)))
     return tuple(sizes)
 
 

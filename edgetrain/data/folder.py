@@ -66,12 +66,7 @@ def load_folder(
             f"{folder} comes with its own test part: leave test_groups and test_fraction out"
         )
     if own_test:
-        x_test, labels_test = _samples(folder, "x_test.npy", "y_test.npy")
-        if x_test.shape[1:] != x.shape[1:] or x_test.dtype.kind != x.dtype.kind:
-            raise DataError(
-                f"{folder / 'x_test.npy'} holds {x_test.dtype} samples of shape "
-                f"{x_test.shape[1:]} and x.npy {x.dtype} of {x.shape[1:]}: make them alike"
-            )
+        x_test, labels_test = _test_samples(folder, x)
         train_rows: Indices = np.arange(len(labels))
         highest = max(int(labels.max()), int(labels_test.max()))
     else:
@@ -106,6 +101,17 @@ def load_folder(
         class_names=names,
     )
     return Splits(whole, test, folder.name)
+
+
+def _test_samples(folder: Path, x: Array) -> tuple[Array, NDArray[np.uint8]]:
+    """Map the folder's own test samples, which must be of the kind of the training samples x."""
+    x_test, labels = _samples(folder, "x_test.npy", "y_test.npy")
+    if x_test.shape[1:] != x.shape[1:] or x_test.dtype.kind != x.dtype.kind:
+        raise DataError(
+            f"{folder / 'x_test.npy'} holds {x_test.dtype} samples of shape "
+            f"{x_test.shape[1:]} and x.npy {x.dtype} of {x.shape[1:]}: make them alike"
+        )
+    return x_test, labels
 
 
 def _read(path: Path) -> Array:

@@ -1,0 +1,111 @@
+"""Plans: what fits is chosen, what does not is refused with a way out."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import astuple
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+
+import edgetrain as et
+from edgetrain import _native
+from edgetrain.errors import BudgetError, ModelError
+from edgetrain.planner import LARGEST_BATCH, micro_batches
+from edgetrain.step import step_settings
+
+
+def test_the_largest_micro_batch_that_fits_is_taken() -> None:
+    model = et.models.mlp()
+    whole = et.plan(model, 100)
+    assert whole.micro_batch == 100
+    tight = et.plan(model, 100, memory=whole.peak_bytes - 1)
+    assert tight.micro_batch == 50
+    assert tight.peak_bytes < whole.peak_bytes
+    assert et.plan(model, 100, memory=whole.peak_bytes) == whole
+
+
+def test_nothing_fits_and_the_message_says_what_would() -> None:
+    model = et.models.mlp()
+    with pytest.raises(BudgetError) as caught:
+        et.plan(model, 100, memory="100KiB")
+    smallest = int(re.search(r"\((\d+) bytes\)", str(caught.value))[1])  # type: ignore[index]
+    assert et.plan(model, 100, memory=smallest).peak_bytes == smallest
+
+
+def test_micro_batches_halve_down_to_two() -> None:
+    assert micro_batches(100) == (100, 50, 25, 13, 7, 4, 2)
+    assert micro_batches(1) == (1,)
+    for batch in range(2, 200):
+        sizes = micro_batches(batch)
+        assert sizes[-1] == 2
+        assert all(after == -(-before // 2) for before, after in pairwise(sizes))
+
+
+def test_smaller_choices_never_need_more() -> None:
+    model = et.models.mlp(inputs=100, hidden=(64, 32))
+    sizes = [et.plan(model, batch).peak_bytes for batch in (64, 32, 16, 8, 4, 2)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert et.plan(model, 32, threads=2).peak_bytes > et.plan(model, 32).peak_bytes
+    assert et.plan(model, 32, "fsb").peak_bytes < et.plan(model, 32, "bnn").peak_bytes
+    assert et.plan(model, 32, reuse=False).peak_bytes > et.plan(model, 32).peak_bytes
+
+
+@pytest.mark.parametrize("mode", ["bnn", "fsb"])
+def test_persistent_state_is_a_byte_a_weight_or_a_scale(mode: Any) -> None:
+    chosen = et.plan(et.models.mlp(inputs=100, hidden=(64,), classes=10), 8, mode)
+    weights = 64 * 25 if mode == "fsb" else 64 * 100
+    assert chosen.bytes_of("layer0.scale" if mode == "fsb" else "layer0.latent") == weights
+    with pytest.raises(KeyError):
+        chosen.offset("layer0.latent" if mode == "fsb" else "layer0.scale")
+
+
+def test_the_plans_arithmetic_counts_every_product() -> None:
+    chosen = et.plan(et.models.mlp(inputs=100, hidden=(64,), classes=10), 8)
+    products = 8 * (100 * 64 + 64 * 10)
+    assert chosen.arithmetic.forward >= products
+    # The gradient of the weights everywhere, that of the input above the first layer.
+    assert chosen.arithmetic.backward >= products + 8 * 64 * 10
+
+
+def test_explain_names_every_tensor_and_the_arena() -> None:
+    chosen = et.plan(et.models.mlp(inputs=20, hidden=(8,)), 4)
+    text = chosen.explain()
+    for placement in chosen.placements:
+        assert re.search(rf"^{re.escape(placement.tensor.name)} ", text, re.M)
+    assert f"arena {chosen.peak_bytes:,} bytes" in text
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"mode": "float"}, "unknown mode 'float': choose bnn or fsb"),
+        ({"batch": 0}, "batch 0 is out of range"),
+        ({"batch": LARGEST_BATCH + 1}, "out of range"),
+        ({"threads": 0}, "0 threads"),
+        ({"batch": 8, "micro_batch": 9}, "micro-batch 9 is out of range: choose 1 to 8"),
+    ],
+)
+def test_bad_choices_are_named(choice: Any, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        et.plan(et.models.mlp(), **choice)
+
+
+def test_every_byte_that_the_engine_uses_is_planned() -> None:
+    """Bytes between the planned tensors stay as they were: the engine writes nothing else."""
+    model = et.models.mlp(inputs=50, hidden=(40, 33), classes=5)
+    for mode in ("bnn", "fsb"):
+        chosen = et.plan(model, 7, mode, threads=2, reuse=False)  # type: ignore[arg-type]
+        engine = _native.Engine(chosen.program(), 0, "")
+        x = np.random.default_rng(0).integers(0, 256, (7, 50)).astype(np.uint8)
+        y, rows = np.arange(7, dtype=np.uint8) % 5, np.arange(7, dtype=np.uint32)
+        for step in range(3):
+            settings = step_settings(chosen, 0.04, step, step + 1)
+            engine.train(x, False, y, rows, *astuple(settings))
+        arena = engine.read(0, chosen.peak_bytes)
+        covered = np.zeros(chosen.peak_bytes, bool)
+        for placement in chosen.placements:
+            covered[placement.offset : placement.offset + placement.tensor.bytes] = True
+        assert not np.frombuffer(arena, np.uint8)[~covered].any()
