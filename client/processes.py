@@ -9,6 +9,7 @@ the same in either.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import select
 import subprocess
@@ -17,7 +18,7 @@ from typing import IO
 
 from edgetrain.client.worker import SERVE, Job, debug_wanted
 from edgetrain.errors import WorkerError
-from edgetrain.memory_profiler.memory import WORKER, worker_command
+from edgetrain.memory_profiler.memory import WORKER, worker_command, worker_environment
 
 __all__ = ["GRACE_SECONDS", "Outcome", "end_idle", "run_fresh", "run_warm"]
 
@@ -120,7 +121,9 @@ class WarmWorker:
     def end(self) -> None:
         """Let the process end: it does when there is nobody who could send another job."""
         for stream in (self.process.stdin, self.process.stdout):
-            pipe(stream).close()
+            # A process that died with a job unread leaves bytes that closing cannot deliver.
+            with contextlib.suppress(BrokenPipeError):
+                pipe(stream).close()
         try:
             self.process.wait(GRACE_SECONDS)
         except subprocess.TimeoutExpired:
@@ -128,13 +131,9 @@ class WarmWorker:
             self.process.wait()
 
     def _send(self, job: Job) -> None:
-        stdin = pipe(self.process.stdin)
-        try:
-            stdin.write(job.to_json() + "\n")
-            stdin.flush()
-        except BrokenPipeError:
-            # It has just died: there will be no answer, which is what the caller looks for.
-            pass
+        # If it has just died there will be no answer, which is what the caller looks for.
+        with contextlib.suppress(BrokenPipeError):
+            print(job.to_json(), file=pipe(self.process.stdin), flush=True)
 
     def _has_answered(self, seconds: float) -> bool:
         poll = select.poll()
@@ -173,6 +172,7 @@ def start(argument: str, *, answers: bool) -> subprocess.Popen[str]:
     last_words = subprocess.DEVNULL if answers else subprocess.PIPE
     return subprocess.Popen(
         worker_command(WORKER, argument),
+        env=worker_environment(),
         stdin=subprocess.PIPE if answers else subprocess.DEVNULL,
         stdout=subprocess.PIPE if answers else subprocess.DEVNULL,
         stderr=None if debug_wanted() else last_words,

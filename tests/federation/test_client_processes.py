@@ -175,6 +175,7 @@ def test_a_worker_that_ends_without_an_answer_is_not_used(
 ) -> None:
     monkeypatch.setattr(processes, "worker_command", lambda *_: ["true"])
     worker = WarmWorker()
+    worker.process.wait()
     outcome = worker.do(Job("a", "b", "c", 1), UNHURRIED)
     assert (outcome.code, worker.usable) == (0, False)
     worker.end()
