@@ -47,6 +47,11 @@ def introduced(member: Member, before: DeviceRecord | None = None) -> DeviceReco
     )
 
 
+MOST_REASONS = 8
+"""Different reasons that a device's record names; a hostile device could invent any number."""
+OTHER_REASONS = "other reasons"
+
+
 @dataclass(frozen=True)
 class Loss:
     """What the means of a round need of one report; they are ordered by the device's name."""
@@ -87,7 +92,9 @@ def answered(record: DeviceRecord, answer: Answer) -> DeviceRecord:
     """Return a device's record after one more answer of its own."""
     reasons = dict(record.reasons)
     if answer.reason:
-        reasons[answer.reason] = reasons.get(answer.reason, 0) + 1
+        known = answer.reason in reasons or len(reasons) < MOST_REASONS
+        reason = answer.reason if known else OTHER_REASONS
+        reasons[reason] = reasons.get(reason, 0) + 1
     record = replace(
         record,
         asked=record.asked + 1,

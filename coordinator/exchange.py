@@ -198,6 +198,8 @@ def read_error(error: Error) -> tuple[str, str]:
     """Return the status and reason that Flower's error stands for."""
     if error.code == ErrorCode.NODE_UNAVAILABLE:
         return "absent", "absent: not reachable"
+    if error.code in (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE):
+        return LATE, "late: task or answer expired on the way"
     return "failed", one_line(f"failed: {error.reason or f'Flower error {error.code}'}")
 
 

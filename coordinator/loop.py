@@ -33,6 +33,9 @@ from edgetrain.task import Kind, Task
 
 __all__ = ["Event", "Loop", "RoundBegun", "RoundEnded", "TaskAnswered"]
 
+MICROSECONDS = 6
+"""Decimals of a second that a record keeps."""
+
 log = logging.getLogger(__name__)
 
 
@@ -130,7 +133,8 @@ class Loop:
         record = self._train(RoundRecord(number, asked=len(names)), names)
         if number % training.evaluate_every == 0 or number == training.rounds:
             record = self._evaluate(record)
-        record = replace(record, seconds=self.clock.now() - begun)
+        # Rounded, so that a run that was cut off tells the same story as one that was not.
+        record = replace(record, seconds=round(self.clock.now() - begun, MICROSECONDS))
         self.history = replace(self.history, rounds=(*self.history.rounds, record))
         if self.checkpoints is not None:
             self.checkpoints.save(Checkpoint(self.model, self.history, self.fleet.to_table()))

@@ -7,7 +7,6 @@ arrival to the next. Two runs of one fleet are therefore equal, however fast the
 
 from __future__ import annotations
 
-import heapq
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -31,6 +30,8 @@ ClientApp = Callable[[Message, Context], Message]
 SIMULATED_ID = 1
 """The run, task and node that messages made here carry: there is no SuperLink to number them."""
 EXAMPLES_METRIC = "num-examples"
+EXPIRY_NOTICE_SECONDS = 1e-3
+"""A message's end is noticed only after it, never by who waits exactly as long as it lives."""
 
 
 class VirtualClock:
@@ -133,7 +134,6 @@ class VirtualGrid(Grid):
         ]
         gone = set(arrived)
         self._arrivals = [entry for entry in self._arrivals if entry not in gone]
-        heapq.heapify(self._arrivals)
         return [self._replies.pop(identity) for _, identity in sorted(arrived)]
 
     def send_and_receive(
@@ -185,16 +185,23 @@ class VirtualGrid(Grid):
                 content_bytes(message),
                 content_bytes(reply),
             )
-            self._arrive(begun + seconds, identity, reply)
+            if seconds <= message.metadata.ttl:
+                self._arrive(begun + seconds, identity, reply)
+            else:
+                expired = Error(ErrorCode.REPLY_MESSAGE_UNAVAILABLE, "the reply came too late")
+                when = begun + message.metadata.ttl + EXPIRY_NOTICE_SECONDS
+                self._arrive(when, identity, Message(expired, reply_to=message))
         self._working.clear()
 
     def _arrive(self, when: float, identity: str, reply: Message) -> None:
-        heapq.heappush(self._arrivals, (when, identity))
+        self._arrivals.append((when, identity))
         self._replies[identity] = reply
 
     def _next_arrival(self) -> float | None:
+        """Return when the next reply arrives; those that nobody fetched in time are past."""
         self._settle()
-        return self._arrivals[0][0] if self._arrivals else None
+        now = self.clock.now()
+        return min((when for when, _ in self._arrivals if when > now), default=None)
 
 
 def answer(app: ClientApp, message: Message, context: Context) -> Message:
