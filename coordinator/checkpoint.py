@@ -69,16 +69,16 @@ class Checkpoint:
             "version": str(model.version),
             "mode": model.mode,
             "model": model.model.to_json(),
-            "sha256": digest(tensors),
         }
-        return tensors, metadata
+        return tensors, {**metadata, "sha256": digest(tensors, metadata)}
 
     @classmethod
     def decode(cls, tensors: State, metadata: Mapping[str, str]) -> Checkpoint:
         """Return the checkpoint in a file's tensors and metadata. Raises PayloadError."""
         if metadata.get("format") != FORMAT or metadata.get("format_version") != FORMAT_VERSION:
             raise PayloadError(f"not an {FORMAT} of version {FORMAT_VERSION}")
-        if metadata.get("sha256") != digest(tensors):
+        told = {name: text for name, text in metadata.items() if name != "sha256"}
+        if metadata.get("sha256") != digest(tensors, told):
             raise PayloadError("its content does not match its checksum")
         try:
             texts = {name: bytes(tensors[name].data).decode("utf-8") for name in TEXTS}
@@ -103,12 +103,13 @@ def mode_of(word: str) -> Mode:
     raise ValueError(f"mode {word!r} is unknown")
 
 
-def digest(tensors: State) -> str:
-    """Return the sha256 of all names and bytes, in the order of the names."""
-    state = hashlib.sha256()
+def digest(tensors: State, metadata: Mapping[str, str]) -> str:
+    """Return the sha256 of all names, texts and bytes, in the order of the names."""
+    state = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode("utf-8"))
     for name in sorted(tensors):
-        state.update(f"{name} {tensors[name].dtype} {tensors[name].shape}\n".encode())
-        state.update(tensors[name].data)
+        tensor = tensors[name]
+        state.update(f"\n{name} {tensor.dtype} {tensor.shape}\n".encode())
+        state.update(tensor.data)
     return state.hexdigest()
 
 
