@@ -33,7 +33,7 @@ from edgetrain.data import store
 from edgetrain.errors import WorkerError
 from edgetrain.memory_profiler.device import Device
 from edgetrain.memory_profiler.estimate import OVER, UNDER, estimate
-from edgetrain.memory_profiler.memory import WORKER, probe_base, worker_command
+from edgetrain.memory_profiler.memory import WORKER, probe_base, worker_command, worker_environment
 from edgetrain.model import Model
 from edgetrain.ops.op import Mode
 from edgetrain.planner import plan
@@ -123,7 +123,7 @@ def work(task: Task, data: Path, folder: Path, case: Case) -> int:
         durable=False,
     )
     Path(job.task).write_bytes(task.encode())
-    subprocess.run(worker_command(WORKER, job.to_json()), check=True)
+    subprocess.run(worker_command(WORKER, job.to_json()), env=worker_environment(), check=True)
     report = Report.decode(Path(job.report).read_bytes(), task)
     if report.measured_peak_bytes is None:
         raise WorkerError("this kernel does not tell the peak memory of a process: needs VmHWM")

@@ -10,6 +10,7 @@ understands is a DataError.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -26,12 +27,16 @@ __all__ = [
     "reset_peak",
     "resident_bytes",
     "worker_command",
+    "worker_environment",
 ]
 
 ROOT = Path("/")
 WORKER = "edgetrain.client.worker"
 PROBE_SAMPLES = 5
 PROBE_SECONDS = 60
+# glibc's own first values, which it would raise by up to 64 MiB as buffers come and go. Held where
+# they are, what a worker frees goes back to the system, and what it holds can be foretold.
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
 # cgroup v1 says "no limit" with the largest page-aligned int64; no machine has 2**60 bytes.
 UNLIMITED = 2**60
 
@@ -78,13 +83,19 @@ def worker_command(worker: str = WORKER, *arguments: str) -> list[str]:
     return [sys.executable, "-P", "-s", "-m", worker, *arguments]
 
 
+def worker_environment() -> dict[str, str]:
+    """Return the environment of a training worker: this process's, and a frugal allocator."""
+    return {**ALLOCATOR, **os.environ}
+
+
 @cache
 def probe_base(worker: str = WORKER, samples: int = PROBE_SAMPLES) -> int:
-    """Return the peak memory in bytes of a training worker that trains nothing.
+    """Return the peak memory in bytes of a training worker that trains next to nothing.
 
-    The median over fresh processes of the real worker, each of which imports all that a training
-    run imports and reports its own VmHWM. Probed once in the life of the calling process. Raises
-    WorkerError when the worker cannot be started or does not answer with a number.
+    The median over fresh processes of the real worker, each of which does the smallest task there
+    is, so that all of a task's code is in memory, and reports its own VmHWM. Probed once in the
+    life of the calling process. Raises WorkerError when the worker cannot be started or does not
+    answer with a number.
     """
     return sorted(_probe_once(worker) for _ in range(samples))[samples // 2]
 
@@ -96,7 +107,12 @@ def _probe_once(worker: str) -> int:
     command = worker_command(worker, "--probe")
     try:
         answer = subprocess.run(
-            command, capture_output=True, text=True, timeout=PROBE_SECONDS, check=False
+            command,
+            env=worker_environment(),
+            capture_output=True,
+            text=True,
+            timeout=PROBE_SECONDS,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise WorkerError(f"the memory probe `{' '.join(command)}` did not run: {error}") from error

@@ -12,9 +12,9 @@ from edgetrain.client.run import run_task
 from edgetrain.memory_profiler.budget import Budget
 from edgetrain.memory_profiler.estimate import OVER, UNDER
 from edgetrain.memory_profiler.memory import peak_bytes
-from edgetrain.models import mlp
+from edgetrain.ops.op import Mode
 from edgetrain.planner import plan
-from edgetrain.task import Task
+from edgetrain.task import Kind, Report, Task
 from edgetrain.train import Trainer
 
 # One way to measure: what the benchmark does for all plans is done here for some.
@@ -45,29 +45,47 @@ def test_a_plan_uses_what_was_predicted(case: Any, folder: Path) -> None:
     assert row.within, f"predicted {row.predicted}, measured {row.measured}: {row.error:+.2%}"
 
 
+def task_of(name: str, kind: Kind = "train", mode: Mode = "bnn") -> Task:
+    model = benchmark["MODELS"][name]
+    state = Trainer(plan(model, 32, mode)).state()
+    return Task(kind, 0, "device", model, mode, 32, 2, 0.04, "luq4", 0, None, state)
+
+
 def test_a_report_carries_the_promise_and_what_became_of_it(folder: Path) -> None:
-    model = mlp(768, 7, (256, 256))
-    data = benchmark["data_file"](model, folder)
-    state = Trainer(plan(model, 32)).state()
-    task = Task("train", 0, "device", model, "bnn", 32, 2, 0.04, "luq4", 0, None, state)
+    task = task_of("768-256x2-7")
     budget = Budget.parse("48MiB")
-    report = run_task(task, data, budget)
+    report = run_task(task, benchmark["data_file"](task.model, folder), budget)
     assert report.status == "trained", report.reason
-    assert report.predicted_peak_bytes is not None
     assert report.measured_peak_bytes is not None
     assert budget.memory is not None
     assert report.measured_peak_bytes <= budget.memory
-    error = report.predicted_peak_bytes / report.measured_peak_bytes - 1
-    assert -UNDER <= error <= OVER
+    assert -UNDER <= error_of(report) <= OVER
     assert report.plan is not None
     assert report.plan.micro_batch == 32
 
 
+def test_a_worker_that_has_done_larger_tasks_before_uses_no_more(folder: Path) -> None:
+    tasks = [
+        task_of("784-1024x3-10"),
+        task_of("768-256x2-7"),
+        task_of("768-256x2-7", "evaluate"),
+        task_of("33-65-64-3", mode="fsb"),
+    ]
+    for task in tasks:
+        data = benchmark["data_file"](task.model, folder)
+        report = run_task(task, data, Budget.parse("64MiB"), simulated=True)
+        assert -UNDER <= error_of(report) <= OVER
+
+
+def error_of(report: Report) -> float:
+    assert report.predicted_peak_bytes is not None
+    assert report.measured_peak_bytes is not None
+    return report.predicted_peak_bytes / report.measured_peak_bytes - 1
+
+
 def test_a_budget_below_the_prediction_is_declined_politely(folder: Path) -> None:
-    model = mlp(768, 7, (256, 256))
-    data = benchmark["data_file"](model, folder)
-    state = Trainer(plan(model, 32)).state()
-    task = Task("train", 0, "device", model, "bnn", 32, 1, 0.04, "luq4", 0, None, state)
+    task = task_of("768-256x2-7")
+    data = benchmark["data_file"](task.model, folder)
     report = run_task(task, data, Budget.parse("1MiB"))
     assert report.status == "declined"
     assert report.examples == 0

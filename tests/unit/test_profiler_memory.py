@@ -20,6 +20,7 @@ from edgetrain.memory_profiler.memory import (
     reset_peak,
     resident_bytes,
     worker_command,
+    worker_environment,
 )
 
 Reader = Callable[[Path], int | None]
@@ -287,15 +288,17 @@ def test_a_worker_that_does_not_answer_is_named(
         probe_base(name)
 
 
-def test_probe_and_training_start_the_same_command() -> None:
-    assert worker_command("some.worker", "--probe") == [
-        sys.executable,
-        "-P",
-        "-s",
-        "-m",
-        "some.worker",
-        "--probe",
-    ]
+def test_a_worker_starts_where_nothing_can_shadow_it_with_a_frugal_allocator(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    command = worker_command("some.worker", "--probe")
+    assert command[0] == sys.executable
+    assert command[-3:] == ["-m", "some.worker", "--probe"]
+    assert {"-P", "-s"} <= set(command)
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+    assert worker_environment()["MALLOC_TRIM_THRESHOLD_"] == "131072"
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1")
+    assert worker_environment()["MALLOC_TRIM_THRESHOLD_"] == "1", "the owner knows better"
 
 
 def test_the_readers_cost_a_worker_nothing_heavy() -> None:
