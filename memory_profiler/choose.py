@@ -227,6 +227,6 @@ def _nothing_fits(found: Sequence[Candidate], device: Device) -> str:
     nearest = min(found, key=lambda c: max(s.needed / s.allowed for s in c.shortfalls))
     lacks = " and ".join(shortfall.describe() for shortfall in nearest.shortfalls)
     return (
-        f"nothing fits {device.name!r}: the smallest of {len(found)} plans "
-        f"({summarise(nearest.plan)}) would not, its {lacks}: allow more or choose a smaller model"
+        f"nothing fits {device.name!r}: even with the smallest of {len(found)} plans "
+        f"({summarise(nearest.plan)}) {lacks}: allow more or choose a smaller model"
     )
