@@ -23,13 +23,13 @@ FIRST_NODE_ID = 1000
 
 @dataclass(frozen=True)
 class SimulatedDevice:
-    """One device of a class: its name, its role, and the file of its examples."""
+    """One device of a class: its name, its role, and the file of its examples, if it has any."""
 
     name: str
     node_id: int
     role: str
     settings: DeviceConfig
-    dataset: Path
+    dataset: Path | None
     examples: int
 
     def node_config(self) -> dict[str, str | int | float]:
@@ -38,13 +38,14 @@ class SimulatedDevice:
             "device": self.name,
             "class": self.settings.name,
             "role": self.role,
-            "dataset": str(self.dataset),
             "memory": self.settings.memory,
             "threads": self.settings.threads,
             "examples-per-second": self.settings.examples_per_second,
             "watts": self.settings.watts,
             "clock": "virtual",
         }
+        if self.dataset is not None:
+            found["dataset"] = str(self.dataset)
         if self.settings.energy is not None:
             found["energy"] = self.settings.energy
         return found

@@ -105,13 +105,13 @@ def class_table(report: SimulationReport) -> Table:
         "plan": lambda one: (
             "\n".join(plan.replace(", ", "\n") for plan in one.plans) or "none fits"
         ),
-        "memory budget": lambda one: size_text(one.memory),
-        "predicted peak": lambda one: size_text(one.predicted_peak_bytes),
-        "measured peak": lambda one: size_text(one.measured_peak_bytes),
+        "budget": lambda one: size_text(one.memory),
+        "predicted": lambda one: size_text(one.predicted_peak_bytes),
+        "measured": lambda one: size_text(one.measured_peak_bytes),
         "energy": lambda one: "unknown" if one.joules is None else f"{one.joules:.1f} J",
-        "sent up": lambda one: format_size(one.uplink_bytes),
-        "sent down": lambda one: format_size(one.downlink_bytes),
-        "examples used": lambda one: f"{one.examples:,}",
+        "up": lambda one: format_size(one.uplink_bytes),
+        "down": lambda one: format_size(one.downlink_bytes),
+        "examples": lambda one: f"{one.examples:,}",
     }
     for label, text in rows.items():
         table.add_row(label, *(text(one) for one in classes))
