@@ -11,12 +11,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-__all__ = ["Bar", "Series", "bar_rows", "line_chart", "nice_ticks"]
+__all__ = ["LEAST_RANGE", "Bar", "Series", "bar_rows", "line_chart", "nice_ticks"]
 
 WIDTH, HEIGHT = 440, 250
 LEFT, RIGHT, TOP, BOTTOM = 46, 14, 26, 34
 MOST_DOTS = 60
 """With more points than this a line is drawn without a dot at each."""
+
+LEAST_RANGE = 1e-6
+"""Values closer together than this, as a share of their size, are drawn as equal."""
 
 Format = Callable[[float], str]
 
@@ -32,7 +35,7 @@ class Series:
 
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Return about `count` round numbers that cover low to high, evenly spaced."""
-    if not high > low:
+    if high - low < LEAST_RANGE * max(1.0, abs(low), abs(high)):
         low, high = low - 0.5, high + 0.5
     raw = (high - low) / max(1, count - 1)
     magnitude = 10.0 ** math.floor(math.log10(raw))

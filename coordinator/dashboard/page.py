@@ -85,7 +85,7 @@ def loss_chart(rounds: Sequence[RoundRecord]) -> str:
 
 def percent(value: float) -> str:
     """Return a number of per cent, with a decimal where it has one."""
-    return f"{value:.0f} %" if value == int(value) else f"{value:.1f} %"
+    return f"{value:.1f}".removesuffix(".0") + " %"
 
 
 def memory_bars(devices: Sequence[DeviceRecord]) -> str:
