@@ -98,6 +98,7 @@ def answered(record: DeviceRecord, answer: Answer) -> DeviceRecord:
     record = replace(
         record,
         asked=record.asked + 1,
+        absences=record.absences + (answer.status == "absent"),
         status=answer.status,
         reasons=reasons,
         uplink_bytes=record.uplink_bytes + answer.uplink_bytes,

@@ -57,6 +57,7 @@ class DeviceRecord:
         examples: examples used, all tasks together.
         status: how its last task ended: trained, evaluated, declined, failed, absent, late or
             refused; "unasked" before the first.
+        absences: how many tasks did not reach it.
         reasons: every reason why a task of its own did not count, and how often.
         plan: the plan that it chose last, in words; None before it did.
         predicted_peak_bytes: the largest promised peak of its training process.
@@ -76,6 +77,7 @@ class DeviceRecord:
     answered: int = 0
     examples: int = 0
     status: str = "unasked"
+    absences: int = 0
     reasons: Mapping[str, int] = field(default_factory=dict)
     plan: str | None = None
     predicted_peak_bytes: int | None = None

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-__all__ = ["LEAST_RANGE", "Bar", "Series", "bar_rows", "line_chart", "nice_ticks"]
+__all__ = ["LEAST_RANGE", "Bar", "Series", "bar_rows", "line_chart", "nice_ticks", "whole_ticks"]
 
 WIDTH, HEIGHT = 440, 250
 LEFT, RIGHT, TOP, BOTTOM = 46, 14, 26, 34
@@ -74,9 +74,14 @@ def line_chart(
 
 
 def whole_ticks(low: float, high: float) -> list[int]:
-    """Return the round numbers that the x axis shows."""
-    ticks = {max(1, round(tick)) for tick in nice_ticks(low, high, 6)}
-    return sorted(tick for tick in ticks if low <= tick <= high)
+    """Return the first value and the round whole numbers that the x axis shows."""
+    step = 1
+    while high - low > 6 * step:
+        # 1, 2, 5, 10, 20, 50, ...: a leading 2 goes to 5, others double.
+        step = step * 5 // 2 if str(step)[0] == "2" else step * 2
+    ticks = range(math.ceil(low / step) * step, math.floor(high) + 1, step)
+    first = math.ceil(low)
+    return [first, *(tick for tick in ticks if tick - first >= step / 2)]
 
 
 def legend(series: Sequence[Series]) -> str:

@@ -127,7 +127,7 @@ def bytes_bars(trainers: Sequence[DeviceRecord]) -> str:
     rows = []
     for name in dict.fromkeys(device.device_class for device in trainers):
         members = [device for device in trainers if device.device_class == name]
-        tasks = sum(device.asked for device in members) or 1
+        tasks = sum(device.asked - device.absences for device in members) or 1
         up = sum(device.uplink_bytes for device in members) / tasks
         down = sum(device.downlink_bytes for device in members) / tasks
         rows.append((name, up, down))

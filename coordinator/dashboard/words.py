@@ -36,12 +36,12 @@ def title(report: SimulationReport) -> str:
 
 def heading(report: SimulationReport) -> str:
     """Return the result as a headline."""
-    trainers = sum(device.role == "train" for device in report.devices)
-    judges = len(report.devices) - trainers
+    trained = sum(d.role == "train" and d.answered > 0 for d in report.devices)
+    judged = sum(d.role == "evaluate" and d.answered > 0 for d in report.devices)
     accuracy = report.final_accuracy
     if accuracy is None:
-        return f"{trainers} devices trained together"
-    return f"{trainers} devices trained together; {judges} unseen ones judge {accuracy:.1%} right"
+        return f"{trained} devices trained together"
+    return f"{trained} devices trained together; {judged} unseen ones judge: {accuracy:.1%} right"
 
 
 def lead(report: SimulationReport) -> str:
@@ -51,7 +51,7 @@ def lead(report: SimulationReport) -> str:
     return (
         f"Data {report.fleet['data']['path']}, {model['name']} with hidden layers {hidden} "
         f"({report.parameters:,} weights), mode {model['mode']}, batch {training['batch']}, "
-        f"{training['local_epochs']} local epoch(s) a round, codec {training['codec']}, "
+        f"local epochs {training['local_epochs']}, codec {training['codec']}, "
         f"seed {training['seed']}."
     )
 

@@ -236,7 +236,7 @@ def test_a_device_that_is_away_is_absent() -> None:
     loop, _ = run(fleet(), pi_2={"availability": 0.0})
     assert [record.losses for record in loop.history.rounds] == [{"absent": 1}] * 3
     record = loop.history.devices["pi-2"]
-    assert (record.status, record.downlink_bytes) == ("absent", 0)
+    assert (record.status, record.absences, record.downlink_bytes) == ("absent", 3, 0)
 
 
 def test_a_slow_device_is_late_and_the_round_ends_at_its_deadline() -> None:

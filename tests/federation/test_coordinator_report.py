@@ -21,6 +21,7 @@ from edgetrain.coordinator.dashboard.charts import (
     bar_rows,
     line_chart,
     nice_ticks,
+    whole_ticks,
 )
 from edgetrain.coordinator.dashboard.page import render
 from edgetrain.coordinator.dashboard.words import as_toml
@@ -171,6 +172,15 @@ def test_ticks_are_round_cover_the_values_and_are_few(low: float, size: float, c
     assert ticks[0] <= low + slack
     assert ticks[-1] >= low + size - slack
     assert 2 <= len(ticks) <= 2 * count + 2
+
+
+@given(st.integers(1, 1000), st.integers(1, 5000))
+def test_rounds_on_the_axis_are_whole_and_begin_with_the_first(first: int, count: int) -> None:
+    ticks = whole_ticks(first, first + count)
+    assert ticks[0] == first
+    assert ticks == sorted(set(ticks))
+    assert len(ticks) <= 8
+    assert ticks[-1] <= first + count
 
 
 @given(st.lists(st.floats(-1e3, 1e3), max_size=80))
