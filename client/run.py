@@ -76,7 +76,7 @@ def run_task(
         Path(job.report).unlink(missing_ok=True)
         replace_file(Path(job.task), [task.encode()], durable=job.durable)
         report = collect(task, Path(job.report), run(job, limit))
-    return with_expectations(report, choice)
+    return with_expectations(report, choice, simulated=simulated)
 
 
 def plan_task(
@@ -175,15 +175,22 @@ def refusal(task: Task, status: Status, reason: object) -> Report:
     return Report(status, task.version, task.device, reason=one_line(reason))
 
 
-def with_expectations(report: Report, choice: Choice) -> Report:
-    """Return the report with what the plan was expected to use beside what it used."""
+def with_expectations(report: Report, choice: Choice, *, simulated: bool) -> Report:
+    """Return the report with what the plan was expected to use beside what it used.
+
+    The seconds of a simulated device are the modelled ones: this machine's would say nothing
+    about it, and would make two reports of one task differ in length.
+    """
     expected = choice.estimate
     energy = expected.energy
     plan = choice.plan
+    share = report.examples / expected.examples
+    modelled = share * expected.seconds.middle if expected.seconds else 0.0
     return replace(
         report,
         plan=PlanSummary(plan.mode, plan.micro_batch, plan.threads, plan.peak_bytes),
         predicted_peak_bytes=expected.peak_bytes,
-        joules=energy.middle * report.examples / expected.examples if energy else None,
+        seconds=modelled if simulated else report.seconds,
+        joules=share * energy.middle if energy else None,
         energy_source=expected.source if energy else "none",
     )

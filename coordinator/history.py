@@ -62,7 +62,7 @@ class DeviceRecord:
         plan: the plan that it chose last, in words; None before it did.
         predicted_peak_bytes: the largest promised peak of its training process.
         measured_peak_bytes: the largest measured one.
-        seconds: time that its processes were measured to take.
+        seconds: time that its tasks took by its own clock, which is modelled in a simulation.
         joules: energy, None if nobody knows; energy_source says where the figure comes from.
         uplink_bytes, downlink_bytes: bytes of its reports and of its tasks.
         accuracy: what it measured last, on its own examples.
