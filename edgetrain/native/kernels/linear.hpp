@@ -46,15 +46,14 @@ struct LinearKernels {
       for (std::size_t lane = 0; lane < lanes; ++lane) {
         sums[lane] *= -zero * factor;
       }
-      Isa::dot(input.bytes, width, count, scratch.panel, width / 4, sums, gain * factor, plane > 0,
-               tile, lanes);
+      Isa::dot({input.bytes, width, 4}, count, scratch.panel, width / 4, sums, gain * factor,
+               plane > 0, tile, lanes);
     }
   }
 
   static void backward(const Weights& weights, const Input& input, const Codes& codes,
                        std::size_t count, std::size_t first, const BackwardScratch& scratch,
                        std::int32_t* input_gradient, const UpdateStep& step) {
-    const std::size_t width = padded(weights.inputs);
     const std::size_t depth = padded(weights.outputs);
     if (input_gradient != nullptr) {
       for (std::size_t plane = 0; plane < Panels::planes(weights); ++plane) {
@@ -63,18 +62,18 @@ struct LinearKernels {
         for (std::size_t lane = 0; lane < lanes; ++lane) {
           scratch.initial[lane] *= -code_zero * factor;
         }
-        Isa::dot(codes.rows, depth, count, scratch.weight_panel, depth / 4, scratch.initial, factor,
-                 plane > 0, input_gradient + first, width);
+        Isa::dot({codes.rows, depth, 4}, count, scratch.weight_panel, depth / 4, scratch.initial,
+                 factor, plane > 0, input_gradient, lanes);
       }
     }
     pack_examples(weights.inputs, input, count, first, scratch.input_panel, scratch.initial);
     for (std::size_t lane = 0; lane < lanes; ++lane) {
       scratch.initial[lane] *= -code_zero;
     }
-    const std::size_t examples = padded(count, 4);
+    const ByteRows columns = {codes.columns, 4, 4 * depth};
     for (std::size_t output = 0; output < weights.outputs; output += gradient_rows) {
       const std::size_t rows = std::min(gradient_rows, weights.outputs - output);
-      Isa::dot(codes.columns + output * examples, examples, rows, scratch.input_panel, examples / 4,
+      Isa::dot(columns.from(output), rows, scratch.input_panel, padded(count, 4) / 4,
                scratch.initial, 1, false, scratch.gradient, lanes);
       for (std::size_t row = 0; row < rows; ++row) {
         update(weights, output + row, first, scratch.gradient + row * lanes, step);

@@ -57,21 +57,32 @@ struct NormKernels {
   }
 
   static void gradient_sums(const GradientTile& tile, std::int64_t* sum, std::int64_t* signed_sum) {
-    std::int64_t all[lanes] = {};
-    std::int64_t positive[lanes] = {};
-    for (std::size_t row = 0; row < tile.count; ++row) {
-      const std::uint32_t mask = mask_word(tile, row);
-      const std::uint32_t signs = tile.signs[row * tile.words];
-      const std::int32_t* gradient = tile.gradient + row * tile.stride;
-      for (std::uint32_t lane = 0; lane < lanes; ++lane) {
-        const std::int32_t value = gradient[lane] & -static_cast<std::int32_t>((mask >> lane) & 1U);
-        all[lane] += value;
-        positive[lane] += value & -static_cast<std::int32_t>((signs >> lane) & 1U);
+    std::fill_n(sum, lanes, 0);
+    std::fill_n(signed_sum, lanes, 0);
+    for (std::size_t begin = 0; begin < tile.count; begin += tile.safe_rows) {
+      const std::size_t end = std::min(begin + tile.safe_rows, tile.count);
+      std::int32_t all[lanes] = {};
+      std::int32_t positive[lanes] = {};
+      for (std::size_t row = begin; row < end; ++row) {
+        const std::uint32_t mask = mask_word(tile, row);
+        const std::uint32_t signs = tile.signs[row * tile.words];
+        std::int32_t value[lanes];
+        std::memcpy(value, tile.gradient + row * lanes, sizeof value);
+        for (std::uint32_t lane = 0; lane < lanes; ++lane) {
+          value[lane] &= -static_cast<std::int32_t>((mask >> lane) & 1U);
+        }
+        for (std::uint32_t lane = 0; lane < lanes; ++lane) {
+          all[lane] += value[lane];
+        }
+        for (std::uint32_t lane = 0; lane < lanes; ++lane) {
+          positive[lane] += value[lane] & -static_cast<std::int32_t>((signs >> lane) & 1U);
+        }
       }
-    }
-    for (std::size_t lane = 0; lane < lanes; ++lane) {
-      sum[lane] = all[lane];
-      signed_sum[lane] = 2 * positive[lane] - all[lane];
+      for (std::size_t lane = 0; lane < lanes; ++lane) {
+        const std::int64_t total = all[lane];
+        sum[lane] += total;
+        signed_sum[lane] += 2 * static_cast<std::int64_t>(positive[lane]) - total;
+      }
     }
   }
 
@@ -117,7 +128,8 @@ struct NormKernels {
 
   static void decode_codes(const std::uint8_t* codes, std::size_t count, std::size_t first,
                            std::size_t channels, std::uint8_t* rows, std::uint8_t* columns) {
-    const std::size_t examples = padded(count, 4);
+    std::uint8_t zeros[lanes];
+    std::memset(zeros, code_zero, lanes);
     for (std::size_t row = 0; row < count; ++row) {
       const std::uint8_t* in = codes + (row * channels + first) / 2;
       std::uint8_t* out = rows + row * channels + first;
@@ -133,12 +145,19 @@ struct NormKernels {
         out[lane] = static_cast<std::uint8_t>(code_zero + value);
       }
     }
-    for (std::size_t lane = 0; lane < lanes; ++lane) {
-      std::uint8_t* out = columns + (first + lane) * examples;
-      for (std::size_t row = 0; row < count; ++row) {
-        out[row] = rows[row * channels + first + lane];
+    for (std::size_t row = 0; row < count; row += 4) {
+      const std::uint8_t* quad[4] = {zeros, zeros, zeros, zeros};
+      for (std::size_t i = 0; i < 4 && row + i < count; ++i) {
+        quad[i] = rows + (row + i) * channels + first;
       }
-      std::memset(out + count, code_zero, examples - count);
+      std::uint32_t packed[lanes];
+      for (std::size_t lane = 0; lane < lanes; ++lane) {
+        packed[lane] = static_cast<std::uint32_t>(quad[0][lane]) |
+                       static_cast<std::uint32_t>(quad[1][lane]) << 8 |
+                       static_cast<std::uint32_t>(quad[2][lane]) << 16 |
+                       static_cast<std::uint32_t>(quad[3][lane]) << 24;
+      }
+      std::memcpy(columns + row * channels + 4 * first, packed, sizeof packed);
     }
   }
 
@@ -152,7 +171,7 @@ struct NormKernels {
                        float* values) {
     const std::uint32_t mask = mask_word(tile, row);
     const std::uint32_t signs = tile.signs[row * tile.words];
-    const std::int32_t* gradient = tile.gradient + row * tile.stride;
+    const std::int32_t* gradient = tile.gradient + row * lanes;
     for (std::uint32_t lane = 0; lane < lanes; ++lane) {
       const std::int32_t value = gradient[lane] & -static_cast<std::int32_t>((mask >> lane) & 1U);
       const float upper = line.upper[lane];

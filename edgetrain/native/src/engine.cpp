@@ -173,7 +173,7 @@ LossResult Engine::loss(std::size_t count) {
   const LossRecord& record = program_.loss;
   return softmax_cross_entropy(arena_.at<float>(record.logits),
                                arena_.at<std::uint8_t>(record.labels), count, record.classes,
-                               arena_.at<std::int32_t>(record.gradient), padded(record.classes));
+                               arena_.at<std::int32_t>(record.gradient), program_.examples);
 }
 
 // Turns the gradient of the block's output into 4-bit codes of the gradient of its sums, moves the
@@ -245,8 +245,9 @@ void Engine::backward_linear(const Block& block, std::size_t count, const StepSe
     auto* base = arena_.at<std::int8_t>(linear.backward_tile + thread * linear.backward_tile_bytes);
     auto* initial = reinterpret_cast<std::int32_t*>(base + input_panel + weight_panel);
     const BackwardScratch scratch = {base, base + input_panel, initial, initial + 2 * lanes};
-    kernels_.linear_backward(weights, input, codes, count, tile * lanes, scratch, input_gradient,
-                             update);
+    auto* below =
+        input_gradient == nullptr ? nullptr : input_gradient + tile * lanes * program_.examples;
+    kernels_.linear_backward(weights, input, codes, count, tile * lanes, scratch, below, update);
   });
 }
 
@@ -273,12 +274,24 @@ Input Engine::input_of(const LinearRecord& record) const {
 GradientTile Engine::gradient_tile(const Block& block, std::size_t count, std::size_t first) const {
   const BatchNormRecord& norm = block.norm;
   const std::size_t word = first / lanes;
-  return {arena_.at<std::int32_t>(norm.output_gradient) + first,
-          padded(norm.channels),
+  return {arena_.at<std::int32_t>(norm.output_gradient) + first * program_.examples,
           arena_.at<std::uint32_t>(block.last ? norm.sign : block.sign.sign) + word,
           block.last ? nullptr : arena_.at<std::uint32_t>(block.sign.mask) + word,
           tiles_of(norm.channels),
-          count};
+          count,
+          static_cast<std::size_t>(INT32_MAX) / largest_gradient(block)};
+}
+
+// The largest magnitude that the gradient of a block's output can have.
+std::size_t Engine::largest_gradient(const Block& block) const {
+  if (block.last) {
+    return static_cast<std::size_t>(gradient_units);
+  }
+  const LinearRecord& above = program_.blocks[block.linear.layer + 1].linear;
+  const std::size_t weight = above.mode == WeightMode::bnn    ? 1
+                             : above.mode == WeightMode::int8 ? 128
+                                                              : 255;
+  return static_cast<std::size_t>(code_zero) * weight * above.outputs;
 }
 
 GradientLine Engine::gradient_line(const Block& block, std::size_t first) const {

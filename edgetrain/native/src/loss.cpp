@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "edgetrain/kernels.hpp"
+
 namespace edgetrain {
 
 namespace {
@@ -35,7 +37,7 @@ float exponential(float x) {
 }  // namespace
 
 LossResult softmax_cross_entropy(const float* logits, const std::uint8_t* labels, std::size_t count,
-                                 std::size_t classes, std::int32_t* gradient, std::size_t stride) {
+                                 std::size_t classes, std::int32_t* gradient, std::size_t rows) {
   LossResult result;
   for (std::size_t row = 0; row < count; ++row) {
     const float* x = logits + row * classes;
@@ -45,14 +47,15 @@ LossResult softmax_cross_entropy(const float* logits, const std::uint8_t* labels
     for (std::size_t k = 0; k < classes; ++k) {
       sum = sum + exponential(x[k] - *largest);
     }
-    std::int32_t* out = gradient + row * stride;
-    for (std::size_t k = 0; k < classes; ++k) {
-      const float probability = exponential(x[k] - *largest) / sum;
-      const float error = probability - (k == label ? 1.0F : 0.0F);
-      out[k] =
+    for (std::size_t k = 0; k < padded(classes); ++k) {
+      float error = 0.0F;
+      if (k < classes) {
+        const float probability = exponential(x[k] - *largest) / sum;
+        error = probability - (k == label ? 1.0F : 0.0F);
+      }
+      gradient[(k / lanes * rows + row) * lanes + k % lanes] =
           static_cast<std::int32_t>(std::nearbyint(error * static_cast<float>(gradient_units)));
     }
-    std::fill(out + classes, out + stride, 0);
     result.loss_sum +=
         std::log(static_cast<double>(sum)) - static_cast<double>(x[label] - *largest);
     result.correct += static_cast<std::size_t>(largest - x) == label ? 1 : 0;

@@ -55,7 +55,19 @@ struct BackwardScratch {
   std::int32_t* gradient;
 };
 
-// The gradient of a layer's sums as bytes, by example and by channel.
+// Rows of bytes that a product takes four at a time, each four `quad_stride` from the last.
+struct ByteRows {
+  const std::uint8_t* data;
+  std::size_t row_stride;
+  std::size_t quad_stride;
+
+  ByteRows from(std::size_t row) const {
+    return {data + row * row_stride, row_stride, quad_stride};
+  }
+};
+
+// The gradient of a layer's sums as bytes: rows[example][channel] for the product over channels,
+// columns[example / 4][channel][example % 4] for that over examples.
 struct Codes {
   const std::uint8_t* rows;
   const std::uint8_t* columns;
@@ -89,13 +101,15 @@ struct GradientLine {
 
 // One tile of the gradient that arrives at a batch norm.
 struct GradientTile {
+  // [count][32]: gradients are held tile by tile, so that a pass over one stays in the cache.
   const std::int32_t* gradient;
-  std::size_t stride;
   const std::uint32_t* signs;
   // Null where every element passes.
   const std::uint32_t* mask;
   std::size_t words;
   std::size_t count;
+  // Rows whose sum is sure to fit 32 bits.
+  std::size_t safe_rows;
 };
 
 struct Kernels {
@@ -107,7 +121,8 @@ struct Kernels {
   // y of 32 outputs from `first`: tile[count][32].
   void (*linear_forward)(const Weights&, const Input&, std::size_t count, std::size_t first,
                          const ForwardScratch&, std::int32_t* tile);
-  // For 32 inputs from `first`: the gradient of the input, if wanted, then the weights' update.
+  // For 32 inputs from `first`: the gradient of the input[count][32], if wanted, then the update of
+  // the weights.
   void (*linear_backward)(const Weights&, const Input&, const Codes&, std::size_t count,
                           std::size_t first, const BackwardScratch&, std::int32_t* input_gradient,
                           const UpdateStep&);

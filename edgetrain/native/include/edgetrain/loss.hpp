@@ -15,8 +15,9 @@ struct LossResult {
 // The gradient of a logit is an integer times this, over the number of examples.
 constexpr std::int32_t gradient_units = 1 << 20;
 
-// gradient[count][stride] = round((softmax - one-hot) * 2^20); zero past the last class.
+// gradient[tile][rows][32] = round((softmax - one-hot) * 2^20), a tile 32 classes; zero past the
+// last class.
 LossResult softmax_cross_entropy(const float* logits, const std::uint8_t* labels, std::size_t count,
-                                 std::size_t classes, std::int32_t* gradient, std::size_t stride);
+                                 std::size_t classes, std::int32_t* gradient, std::size_t rows);
 
 }  // namespace edgetrain

@@ -40,21 +40,18 @@ struct Avx2 {
     }
   }
 
-  static void dot(const std::uint8_t* rows, std::size_t stride, std::size_t count,
-                  const std::int8_t* panel, std::size_t quads, const std::int32_t* initial,
-                  std::int32_t multiplier, bool accumulate, std::int32_t* out,
-                  std::size_t out_stride) {
+  static void dot(const ByteRows& rows, std::size_t count, const std::int8_t* panel,
+                  std::size_t quads, const std::int32_t* initial, std::int32_t multiplier,
+                  bool accumulate, std::int32_t* out, std::size_t out_stride) {
     for (std::size_t half = 0; half < 2; ++half) {
       const Epilogue epilogue{initial + 16 * half, multiplier, accumulate, out_stride};
       const std::int8_t* weights = panel + 64 * half;
       std::size_t row = 0;
       for (; row + 4 <= count; row += 4) {
-        dot_rows<4>(rows + row * stride, stride, weights, quads, epilogue,
-                    out + row * out_stride + 16 * half);
+        dot_rows<4>(rows.from(row), weights, quads, epilogue, out + row * out_stride + 16 * half);
       }
       for (; row < count; ++row) {
-        dot_rows<1>(rows + row * stride, stride, weights, quads, epilogue,
-                    out + row * out_stride + 16 * half);
+        dot_rows<1>(rows.from(row), weights, quads, epilogue, out + row * out_stride + 16 * half);
       }
     }
   }
@@ -105,14 +102,16 @@ struct Avx2 {
   }
 
   template <int Rows>
-  static void dot_rows(const std::uint8_t* rows, std::size_t stride, const std::int8_t* panel,
-                       std::size_t quads, const Epilogue& epilogue, std::int32_t* out) {
+  static void dot_rows(const ByteRows& rows, const std::int8_t* panel, std::size_t quads,
+                       const Epilogue& epilogue, std::int32_t* out) {
     __m256i sums[Rows][2];
     for (int row = 0; row < Rows; ++row) {
       sums[row][0] = sums[row][1] = _mm256_setzero_si256();
     }
     const __m256i low_byte = _mm256_set1_epi16(255);
-    for (std::size_t quad = 0; quad < quads; ++quad) {
+    const std::uint8_t* data = rows.data;
+    const std::size_t stride = rows.row_stride;
+    for (std::size_t quad = 0; quad < quads; ++quad, data += rows.quad_stride) {
       __m256i even[2];
       __m256i odd[2];
       for (int part = 0; part < 2; ++part) {
@@ -122,7 +121,7 @@ struct Avx2 {
       }
       for (int row = 0; row < Rows; ++row) {
         std::int32_t bytes;
-        std::memcpy(&bytes, rows + static_cast<std::size_t>(row) * stride + 4 * quad, 4);
+        std::memcpy(&bytes, data + static_cast<std::size_t>(row) * stride, 4);
         const __m256i values = _mm256_set1_epi32(bytes);
         const __m256i value_even = _mm256_and_si256(values, low_byte);
         const __m256i value_odd = _mm256_srli_epi16(values, 8);

@@ -39,20 +39,19 @@ struct Avx512 {
     }
   }
 
-  static void dot(const std::uint8_t* rows, std::size_t stride, std::size_t count,
-                  const std::int8_t* panel, std::size_t quads, const std::int32_t* initial,
-                  std::int32_t multiplier, bool accumulate, std::int32_t* out,
-                  std::size_t out_stride) {
+  static void dot(const ByteRows& rows, std::size_t count, const std::int8_t* panel,
+                  std::size_t quads, const std::int32_t* initial, std::int32_t multiplier,
+                  bool accumulate, std::int32_t* out, std::size_t out_stride) {
     const Epilogue epilogue{initial, multiplier, accumulate, out_stride};
     std::size_t row = 0;
     for (; row + 8 <= count; row += 8) {
-      dot_rows<8>(rows + row * stride, stride, panel, quads, epilogue, out + row * out_stride);
+      dot_rows<8>(rows.from(row), panel, quads, epilogue, out + row * out_stride);
     }
     for (; row + 4 <= count; row += 4) {
-      dot_rows<4>(rows + row * stride, stride, panel, quads, epilogue, out + row * out_stride);
+      dot_rows<4>(rows.from(row), panel, quads, epilogue, out + row * out_stride);
     }
     for (; row < count; ++row) {
-      dot_rows<1>(rows + row * stride, stride, panel, quads, epilogue, out + row * out_stride);
+      dot_rows<1>(rows.from(row), panel, quads, epilogue, out + row * out_stride);
     }
   }
 
@@ -95,18 +94,20 @@ struct Avx512 {
   }
 
   template <int Rows>
-  static void dot_rows(const std::uint8_t* rows, std::size_t stride, const std::int8_t* panel,
-                       std::size_t quads, const Epilogue& epilogue, std::int32_t* out) {
+  static void dot_rows(const ByteRows& rows, const std::int8_t* panel, std::size_t quads,
+                       const Epilogue& epilogue, std::int32_t* out) {
     __m512i sums[Rows][2];
     for (int row = 0; row < Rows; ++row) {
       sums[row][0] = sums[row][1] = _mm512_setzero_si512();
     }
-    for (std::size_t quad = 0; quad < quads; ++quad) {
+    const std::uint8_t* data = rows.data;
+    const std::size_t stride = rows.row_stride;
+    for (std::size_t quad = 0; quad < quads; ++quad, data += rows.quad_stride) {
       const __m512i low = load(panel + quad * 4 * lanes);
       const __m512i high = load(panel + quad * 4 * lanes + 64);
       for (int row = 0; row < Rows; ++row) {
         std::int32_t bytes;
-        std::memcpy(&bytes, rows + static_cast<std::size_t>(row) * stride + 4 * quad, 4);
+        std::memcpy(&bytes, data + static_cast<std::size_t>(row) * stride, 4);
         const __m512i values = _mm512_set1_epi32(bytes);
         sums[row][0] = _mm512_dpbusd_epi32(sums[row][0], values, low);
         sums[row][1] = _mm512_dpbusd_epi32(sums[row][1], values, high);

@@ -47,14 +47,13 @@ struct Portable {
   }
 
   // out[count][32] = initial + multiplier * (row . panel) (+ out), panel[quads][32][4].
-  static void dot(const std::uint8_t* rows, std::size_t stride, std::size_t count,
-                  const std::int8_t* panel, std::size_t quads, const std::int32_t* initial,
-                  std::int32_t multiplier, bool accumulate, std::int32_t* out,
-                  std::size_t out_stride) {
+  static void dot(const ByteRows& rows, std::size_t count, const std::int8_t* panel,
+                  std::size_t quads, const std::int32_t* initial, std::int32_t multiplier,
+                  bool accumulate, std::int32_t* out, std::size_t out_stride) {
     for (std::size_t row = 0; row < count; ++row) {
       std::int32_t sums[lanes] = {};
       for (std::size_t quad = 0; quad < quads; ++quad) {
-        const std::uint8_t* values = rows + row * stride + 4 * quad;
+        const std::uint8_t* values = rows.data + row * rows.row_stride + quad * rows.quad_stride;
         const std::int8_t* weights = panel + quad * 4 * lanes;
         for (std::size_t lane = 0; lane < lanes; ++lane) {
           std::int32_t sum = 0;
