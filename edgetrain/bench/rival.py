@@ -89,16 +89,21 @@ class BinaryActivation(nn.Module):
         return result
 
 
-def binary_mlp(widths: Sequence[int]) -> nn.Sequential:
-    """Return the binary network: (linear, batch norm, sign)..., linear, batch norm."""
+def binary_mlp(
+    widths: Sequence[int], *, first_binary: bool = True, last_binary: bool = True
+) -> nn.Sequential:
+    """Return the binary network: (linear, batch norm, sign)..., linear, batch norm.
+
+    The outer layers may keep float32 weights; their activations are signs all the same.
+    """
     layers: list[nn.Module] = []
-    for inputs, outputs in pairwise(widths[:-1]):
-        layers += [
-            BinaryLinear(inputs, outputs, bias=False),
-            nn.BatchNorm1d(outputs),
-            BinaryActivation(),
-        ]
-    layers += [BinaryLinear(widths[-2], widths[-1], bias=False), nn.BatchNorm1d(widths[-1])]
+    last = len(widths) - 2
+    for number, (inputs, outputs) in enumerate(pairwise(widths)):
+        binary = (number > 0 or first_binary) and (number < last or last_binary)
+        kind = BinaryLinear if binary else nn.Linear
+        layers += [kind(inputs, outputs, bias=False), nn.BatchNorm1d(outputs)]
+        if number < last:
+            layers.append(BinaryActivation())
     return nn.Sequential(*layers)
 
 
