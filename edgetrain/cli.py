@@ -134,7 +134,7 @@ def train(
         )
         chosen = make_plan(built, batch, mode, threads=threads, memory=memory)
         trainer = Trainer(chosen, seed, learning_rate)
-    console = Console(stderr=as_json)
+    console = Console(stderr=as_json, soft_wrap=True)
     with stop_on_interrupt() as stopped:
         while trainer.epochs < epochs and not stopped:
             learnt = trainer.fit(
