@@ -94,10 +94,10 @@ def outer_float_mlp(widths: Sequence[int]) -> nn.Sequential:
 
 
 BNNS = {
-    "torch FedAvg, float32 BNN": Averaged(outer_float_mlp, 3e-3),
-    "torch FedAvg, float32 BNN, outer layers binary too": Averaged(rival.binary_mlp, 3e-3),
+    "float32 FedAvg, same BNN": Averaged(outer_float_mlp, 3e-3),
+    "float32 FedAvg, all binary": Averaged(rival.binary_mlp, 3e-3),
 }
-RIVALS = {**BNNS, "torch FedAvg, float32 net, not binary": Averaged(rival.float_mlp, 3e-4)}
+RIVALS = {**BNNS, "float32 FedAvg, not binary": Averaged(rival.float_mlp, 3e-4)}
 OURS: dict[str, Literal["bnn", "fsb"]] = {"ours, bnn": "bnn", "ours, fsb": "fsb"}
 
 
