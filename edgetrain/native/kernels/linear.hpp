@@ -42,10 +42,8 @@ struct LinearKernels {
     for (std::size_t plane = 0; plane < Panels::planes(weights); ++plane) {
       const std::int32_t factor = Panels::plane_factor(weights, plane);
       std::int32_t* sums = scratch.initial;
-      Panels::pack_outputs(weights, first, plane, scratch.panel, sums);
-      for (std::size_t lane = 0; lane < lanes; ++lane) {
-        sums[lane] *= -zero * factor;
-      }
+      Panels::pack_outputs(weights, first, plane, scratch.panel);
+      Panels::sum_lanes(scratch.panel, width / 4, -zero * factor, sums);
       Isa::dot({input.bytes, width, 4}, count, scratch.panel, width / 4, sums, gain * factor,
                plane > 0, tile, lanes);
     }
@@ -58,18 +56,14 @@ struct LinearKernels {
     if (input_gradient != nullptr) {
       for (std::size_t plane = 0; plane < Panels::planes(weights); ++plane) {
         const std::int32_t factor = Panels::plane_factor(weights, plane);
-        Panels::pack_inputs(weights, first, plane, scratch.weight_panel, scratch.initial);
-        for (std::size_t lane = 0; lane < lanes; ++lane) {
-          scratch.initial[lane] *= -code_zero * factor;
-        }
+        Panels::pack_inputs(weights, first, plane, scratch.weight_panel);
+        Panels::sum_lanes(scratch.weight_panel, depth / 4, -code_zero * factor, scratch.initial);
         Isa::dot({codes.rows, depth, 4}, count, scratch.weight_panel, depth / 4, scratch.initial,
                  factor, plane > 0, input_gradient, lanes);
       }
     }
-    pack_examples(weights.inputs, input, count, first, scratch.input_panel, scratch.initial);
-    for (std::size_t lane = 0; lane < lanes; ++lane) {
-      scratch.initial[lane] *= -code_zero;
-    }
+    pack_examples(weights.inputs, input, count, first, scratch.input_panel);
+    Panels::sum_lanes(scratch.input_panel, padded(count, 4) / 4, -code_zero, scratch.initial);
     const ByteRows columns = {codes.columns, 4, 4 * depth};
     for (std::size_t output = 0; output < weights.outputs; output += gradient_rows) {
       const std::size_t rows = std::min(gradient_rows, weights.outputs - output);
@@ -82,52 +76,51 @@ struct LinearKernels {
   }
 
  private:
-  // panel[examples / 4][32 inputs][4 examples], zero past the last example; sums a lane.
+  // panel[examples / 4][32 inputs][4 examples], zero past the last example.
   static void pack_examples(std::size_t inputs, const Input& input, std::size_t count,
-                            std::size_t first, std::int8_t* panel, std::int32_t* sums) {
-    std::fill(sums, sums + lanes, 0);
+                            std::size_t first, std::int8_t* panel) {
     const std::size_t width = padded(inputs);
     for (std::size_t example = 0; example < count; example += 4) {
       const std::size_t present = std::min<std::size_t>(4, count - example);
       std::int8_t* out = panel + example * lanes;
       if (input.signs != nullptr) {
-        pack_signs(input.signs + (example * width + first) / lanes, width / lanes, present, out,
-                   sums);
+        pack_signs(input.signs + (example * width + first) / lanes, width / lanes, present, out);
       } else {
-        pack_bytes(input.bytes + example * width + first, width, present, out, sums);
+        pack_bytes(input.bytes + example * width + first, width, present, out);
       }
     }
   }
 
   static void pack_signs(const std::uint32_t* signs, std::size_t stride, std::size_t present,
-                         std::int8_t* out, std::int32_t* sums) {
+                         std::int8_t* out) {
     std::uint32_t words[4] = {};
     std::uint32_t minus_one = 0;
     for (std::size_t row = 0; row < present; ++row) {
       words[row] = signs[row * stride];
       minus_one |= 0xFFU << (8 * row);
     }
-    const auto examples = static_cast<std::int32_t>(present);
     std::uint32_t packed[lanes];
     for (std::uint32_t lane = 0; lane < lanes; ++lane) {
       const std::uint32_t bits = ((words[0] >> lane) & 1U) | ((words[1] >> lane) & 1U) << 8 |
                                  ((words[2] >> lane) & 1U) << 16 | ((words[3] >> lane) & 1U) << 24;
       // Bytewise, and without a borrow: a set bit becomes 1, an unset one -1, a missing one 0.
       packed[lane] = minus_one - bits * 0xFEU;
-      sums[lane] += 2 * static_cast<std::int32_t>((bits * 0x01010101U) >> 24) - examples;
     }
     std::memcpy(out, packed, sizeof packed);
   }
 
   static void pack_bytes(const std::uint8_t* bytes, std::size_t stride, std::size_t present,
-                         std::int8_t* out, std::int32_t* sums) {
-    std::int8_t values[4][lanes] = {};
-    for (std::size_t row = 0; row < present; ++row) {
-      for (std::size_t lane = 0; lane < lanes; ++lane) {
-        values[row][lane] = static_cast<std::int8_t>(bytes[row * stride + lane] ^ 0x80U);
-      }
+                         std::int8_t* out) {
+    if (present == 4) {
+      Isa::template interleave<ByteForm::centred>(bytes, stride, out);
+      return;
     }
-    interleave(values, out, sums);
+    std::uint8_t values[4][lanes];
+    std::memset(values, data_zero, sizeof values);
+    for (std::size_t row = 0; row < present; ++row) {
+      std::memcpy(values[row], bytes + row * stride, lanes);
+    }
+    Isa::template interleave<ByteForm::centred>(values, lanes, out);
   }
 
   static void update(const Weights& weights, std::size_t output, std::size_t first,
@@ -142,25 +135,17 @@ struct LinearKernels {
   // latent -= sign(gradient) * step, the fraction of the step rounded at random.
   static void update_latents(const Weights& weights, std::size_t output, std::size_t first,
                              const std::int32_t* gradient, const UpdateStep& step) {
-    const std::size_t valid = std::min(lanes, weights.inputs - first);
     std::int8_t* stored = weights.latent + output * weights.inputs + first;
-    std::int8_t latent[lanes] = {};
-    copy(stored, valid, latent);
-    std::uint32_t draws[lanes / 4];
     const auto index = static_cast<std::uint32_t>((output * padded(weights.inputs) + first) / 4);
-    for (std::uint32_t quad = 0; quad < lanes / 4; ++quad) {
-      draws[quad] = random_bits(step.key, index + quad);
+    const std::size_t valid = std::min(lanes, weights.inputs - first);
+    if (valid == lanes) {
+      Isa::update_latents(stored, gradient, step.key, index, step.latent_step);
+      return;
     }
-    // Byte i of a little-endian word is draw i.
-    std::uint8_t bytes[lanes];
-    std::memcpy(bytes, draws, sizeof bytes);
-    for (std::size_t lane = 0; lane < lanes; ++lane) {
-      const auto size = static_cast<std::int32_t>((step.latent_step + bytes[lane]) >> 8);
-      const std::int32_t sign = (gradient[lane] > 0) - (gradient[lane] < 0);
-      const std::int32_t moved = latent[lane] - sign * size;
-      latent[lane] = static_cast<std::int8_t>(std::clamp(moved, -127, 127));
-    }
-    copy(latent, valid, stored);
+    std::int8_t latents[lanes] = {};
+    std::memcpy(latents, stored, valid);
+    Isa::update_latents(latents, gradient, step.key, index, step.latent_step);
+    std::memcpy(stored, latents, valid);
   }
 
   // The gradient of a scale is the sum of its weights' gradients, each times its fixed sign.

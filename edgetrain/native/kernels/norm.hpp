@@ -128,36 +128,23 @@ struct NormKernels {
 
   static void decode_codes(const std::uint8_t* codes, std::size_t count, std::size_t first,
                            std::size_t channels, std::uint8_t* rows, std::uint8_t* columns) {
-    std::uint8_t zeros[lanes];
-    std::memset(zeros, code_zero, lanes);
-    for (std::size_t row = 0; row < count; ++row) {
-      const std::uint8_t* in = codes + (row * channels + first) / 2;
-      std::uint8_t* out = rows + row * channels + first;
-      std::uint8_t nibbles[lanes];
-      for (std::size_t pair = 0; pair < lanes / 2; ++pair) {
-        nibbles[2 * pair] = in[pair] & 15U;
-        nibbles[2 * pair + 1] = static_cast<std::uint8_t>(in[pair] >> 4);
-      }
-      for (std::size_t lane = 0; lane < lanes; ++lane) {
-        const std::uint32_t exponent = nibbles[lane] & 7U;
-        const auto magnitude = static_cast<std::int32_t>((1U << exponent) >> 1);
-        const std::int32_t value = (nibbles[lane] & 8U) != 0 ? -magnitude : magnitude;
-        out[lane] = static_cast<std::uint8_t>(code_zero + value);
-      }
-    }
     for (std::size_t row = 0; row < count; row += 4) {
-      const std::uint8_t* quad[4] = {zeros, zeros, zeros, zeros};
-      for (std::size_t i = 0; i < 4 && row + i < count; ++i) {
-        quad[i] = rows + (row + i) * channels + first;
+      const std::size_t present = std::min<std::size_t>(4, count - row);
+      std::uint8_t* out = rows + row * channels + first;
+      for (std::size_t i = 0; i < present; ++i) {
+        Isa::decode(codes + ((row + i) * channels + first) / 2, out + i * channels);
       }
-      std::uint32_t packed[lanes];
-      for (std::size_t lane = 0; lane < lanes; ++lane) {
-        packed[lane] = static_cast<std::uint32_t>(quad[0][lane]) |
-                       static_cast<std::uint32_t>(quad[1][lane]) << 8 |
-                       static_cast<std::uint32_t>(quad[2][lane]) << 16 |
-                       static_cast<std::uint32_t>(quad[3][lane]) << 24;
+      auto* quads = reinterpret_cast<std::int8_t*>(columns + row * channels + 4 * first);
+      if (present == 4) {
+        Isa::template interleave<ByteForm::plain>(out, channels, quads);
+      } else {
+        std::uint8_t padded_rows[4][lanes];
+        std::memset(padded_rows, code_zero, sizeof padded_rows);
+        for (std::size_t i = 0; i < present; ++i) {
+          std::memcpy(padded_rows[i], out + i * channels, lanes);
+        }
+        Isa::template interleave<ByteForm::plain>(padded_rows, lanes, quads);
       }
-      std::memcpy(columns + row * channels + 4 * first, packed, sizeof packed);
     }
   }
 

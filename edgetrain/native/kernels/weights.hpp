@@ -19,20 +19,6 @@ static inline void copy(const std::int8_t* from, std::size_t count, std::int8_t*
   }
 }
 
-// out[32][4] = the four rows side by side; adds up every lane.
-static inline void interleave(const std::int8_t (&rows)[4][lanes], std::int8_t* out,
-                              std::int32_t* sums) {
-  std::uint32_t packed[lanes];
-  for (std::size_t lane = 0; lane < lanes; ++lane) {
-    packed[lane] = static_cast<std::uint32_t>(static_cast<std::uint8_t>(rows[0][lane])) |
-                   static_cast<std::uint32_t>(static_cast<std::uint8_t>(rows[1][lane])) << 8 |
-                   static_cast<std::uint32_t>(static_cast<std::uint8_t>(rows[2][lane])) << 16 |
-                   static_cast<std::uint32_t>(static_cast<std::uint8_t>(rows[3][lane])) << 24;
-    sums[lane] += rows[0][lane] + rows[1][lane] + rows[2][lane] + rows[3][lane];
-  }
-  std::memcpy(out, packed, sizeof packed);
-}
-
 template <class Isa>
 struct WeightPanels {
   // An fsb weight, a scale of 8 bits with a sign, is 2 * plane 0 + plane 1.
@@ -41,6 +27,14 @@ struct WeightPanels {
   }
   static std::int32_t plane_factor(const Weights& weights, std::size_t plane) {
     return weights.mode == WeightMode::fsb && plane == 0 ? 2 : 1;
+  }
+
+  // initial[32] = multiplier * the sum of every lane of the panel: one more product, with ones.
+  static void sum_lanes(const std::int8_t* panel, std::size_t quads, std::int32_t multiplier,
+                        std::int32_t* initial) {
+    constexpr std::uint8_t ones[4] = {1, 1, 1, 1};
+    constexpr std::int32_t zeros[lanes] = {};
+    Isa::dot({ones, 0, 0}, 1, panel, quads, zeros, multiplier, false, initial, lanes);
   }
 
   // values[32] = the weights of one output for the inputs from `first`, zero past the last.
@@ -91,39 +85,49 @@ struct WeightPanels {
     }
   }
 
-  // panel[inputs / 4][32 outputs][4 inputs] of the outputs from `first`; sums a lane.
+  // panel[inputs / 4][32 outputs][4 inputs] of the outputs from `first`.
   static void pack_outputs(const Weights& weights, std::size_t first, std::size_t plane,
-                           std::int8_t* panel, std::int32_t* sums) {
-    std::fill(sums, sums + lanes, 0);
-    const std::size_t width = padded(weights.inputs);
-    for (std::size_t lane = 0; lane < lanes; ++lane) {
-      for (std::size_t input = 0; input < width; input += lanes) {
-        std::int8_t values[lanes] = {};
-        if (first + lane < weights.outputs) {
-          expand(weights, first + lane, input, plane, values);
+                           std::int8_t* panel) {
+    for (std::size_t input = 0; input < padded(weights.inputs); input += lanes) {
+      std::int8_t* out = panel + input * lanes;
+      const bool whole = first + lanes <= weights.outputs && input + lanes <= weights.inputs;
+      if (whole && weights.mode != WeightMode::fsb) {
+        const std::int8_t* latents = weights.latent + first * weights.inputs + input;
+        if (weights.mode == WeightMode::bnn) {
+          Isa::template transpose<ByteForm::signs>(latents, weights.inputs, out);
+        } else {
+          Isa::template transpose<ByteForm::plain>(latents, weights.inputs, out);
         }
-        std::int32_t sum = 0;
-        for (std::size_t i = 0; i < lanes; ++i) {
-          sum += values[i];
-        }
-        sums[lane] += sum;
-        for (std::size_t quad = 0; quad < lanes / 4; ++quad) {
-          std::memcpy(panel + (input / 4 + quad) * 4 * lanes + 4 * lane, values + 4 * quad, 4);
-        }
+        continue;
       }
+      std::int8_t values[lanes * lanes] = {};
+      for (std::size_t lane = 0; lane < std::min(lanes, weights.outputs - first); ++lane) {
+        expand(weights, first + lane, input, plane, values + lane * lanes);
+      }
+      Isa::template transpose<ByteForm::plain>(values, lanes, out);
     }
   }
 
-  // panel[outputs / 4][32 inputs][4 outputs] of the inputs from `first`; sums a lane.
+  // panel[outputs / 4][32 inputs][4 outputs] of the inputs from `first`.
   static void pack_inputs(const Weights& weights, std::size_t first, std::size_t plane,
-                          std::int8_t* panel, std::int32_t* sums) {
-    std::fill(sums, sums + lanes, 0);
-    for (std::size_t quad = 0; quad < padded(weights.outputs) / 4; ++quad) {
-      std::int8_t values[4][lanes] = {};
-      for (std::size_t row = 0; row < 4 && 4 * quad + row < weights.outputs; ++row) {
-        expand(weights, 4 * quad + row, first, plane, values[row]);
+                          std::int8_t* panel) {
+    const bool whole = first + lanes <= weights.inputs && weights.mode != WeightMode::fsb;
+    for (std::size_t output = 0; output < padded(weights.outputs); output += 4) {
+      std::int8_t* out = panel + output * lanes;
+      if (whole && output + 4 <= weights.outputs) {
+        const std::int8_t* latents = weights.latent + output * weights.inputs + first;
+        if (weights.mode == WeightMode::bnn) {
+          Isa::template interleave<ByteForm::signs>(latents, weights.inputs, out);
+        } else {
+          Isa::template interleave<ByteForm::plain>(latents, weights.inputs, out);
+        }
+        continue;
       }
-      interleave(values, panel + quad * 4 * lanes, sums);
+      std::int8_t values[4][lanes] = {};
+      for (std::size_t row = 0; row < 4 && output + row < weights.outputs; ++row) {
+        expand(weights, output + row, first, plane, values[row]);
+      }
+      Isa::template interleave<ByteForm::plain>(values, lanes, out);
     }
   }
 

@@ -18,6 +18,14 @@ constexpr std::int32_t code_zero = 64;
 // 8-bit data are stored as bytes with this value added.
 constexpr std::int32_t data_zero = 128;
 
+// The byte of every 4-bit gradient code: a sign and the exponent of a power of two, 0 for none.
+inline constexpr std::uint8_t code_bytes[16] = {64, 65, 66, 68, 72, 80, 96, 128,
+                                                64, 63, 62, 60, 56, 48, 32, 0};
+
+// What becomes of a byte on its way into a panel: nothing, its sign as 1 or -1, or the subtraction
+// of data_zero.
+enum class ByteForm { plain, signs, centred };
+
 constexpr std::size_t padded(std::size_t count, std::size_t multiple = lanes) {
   return (count + multiple - 1) / multiple * multiple;
 }

@@ -8,11 +8,12 @@
 #include <cstdint>
 #include <cstring>
 
+#include "bytes256.hpp"
 #include "edgetrain/kernels.hpp"
 
 namespace edgetrain {
 
-struct Avx2 {
+struct Avx2 : Bytes256<Avx2> {
   static constexpr const char* name = "avx2";
 
   static std::uint32_t sign_word(const std::int8_t* latents) {

@@ -7,11 +7,12 @@
 #include <cstdint>
 #include <cstring>
 
+#include "bytes256.hpp"
 #include "edgetrain/kernels.hpp"
 
 namespace edgetrain {
 
-struct Avx512 {
+struct Avx512 : Bytes256<Avx512> {
   static constexpr const char* name = "avx512";
 
   static std::uint32_t sign_word(const std::int8_t* latents) {

@@ -1,6 +1,7 @@
 // The micro-kernels in plain C++: the twin that every other instruction set must equal.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -71,7 +72,60 @@ struct Portable {
     }
   }
 
+  // out[32][4]: four rows of 32 bytes side by side.
+  template <ByteForm form>
+  static void interleave(const void* rows, std::size_t stride, std::int8_t* out) {
+    const auto* bytes = static_cast<const std::uint8_t*>(rows);
+    for (std::size_t lane = 0; lane < lanes; ++lane) {
+      for (std::size_t row = 0; row < 4; ++row) {
+        out[4 * lane + row] = formed<form>(bytes[row * stride + lane]);
+      }
+    }
+  }
+
+  // out[8][32][4]: 32 rows of 32 bytes, every quad of a row one entry.
+  template <ByteForm form>
+  static void transpose(const std::int8_t* rows, std::size_t stride, std::int8_t* out) {
+    for (std::size_t row = 0; row < lanes; ++row) {
+      for (std::size_t i = 0; i < lanes; ++i) {
+        const auto byte = static_cast<std::uint8_t>(rows[row * stride + i]);
+        out[i / 4 * 4 * lanes + 4 * row + i % 4] = formed<form>(byte);
+      }
+    }
+  }
+
+  // 32 latents -= sign(gradient) * step / 256, the fraction rounded by the draws from `index`.
+  static void update_latents(std::int8_t* latents, const std::int32_t* gradient, Key key,
+                             std::uint32_t index, std::uint32_t step) {
+    for (std::uint32_t lane = 0; lane < lanes; ++lane) {
+      const std::uint32_t draw = random_byte(key, 4 * index + lane);
+      const auto size = static_cast<std::int32_t>((step + draw) >> 8);
+      const std::int32_t sign = (gradient[lane] > 0) - (gradient[lane] < 0);
+      const std::int32_t moved = latents[lane] - sign * size;
+      latents[lane] = static_cast<std::int8_t>(std::clamp(moved, -127, 127));
+    }
+  }
+
+  // 32 codes of 4 bits, the low ones first, to bytes.
+  static void decode(const std::uint8_t* codes, std::uint8_t* bytes) {
+    for (std::size_t pair = 0; pair < lanes / 2; ++pair) {
+      bytes[2 * pair] = code_bytes[codes[pair] & 15U];
+      bytes[2 * pair + 1] = code_bytes[codes[pair] >> 4];
+    }
+  }
+
  private:
+  template <ByteForm form>
+  static std::int8_t formed(std::uint8_t byte) {
+    if constexpr (form == ByteForm::signs) {
+      return byte < 128 ? 1 : -1;
+    } else if constexpr (form == ByteForm::centred) {
+      return static_cast<std::int8_t>(byte ^ 0x80U);
+    } else {
+      return static_cast<std::int8_t>(byte);
+    }
+  }
+
   // Without a popcount instruction the builtin is a table; this form vectorises.
   static std::int32_t population(std::uint32_t x) {
     x -= (x >> 1) & 0x55555555U;
