@@ -66,6 +66,13 @@ struct Avx512 : Bytes256<Avx512> {
 
   static __m512i load(const void* address) { return _mm512_loadu_si512(address); }
 
+  // As _mm512_dpbusd_epi32. GCC 12 copies the sum before and after every use of the intrinsic; the
+  // instruction itself works in place.
+  static __m512i plus_products(__m512i sum, __m512i values, __m512i weights) {
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(values), "v"(weights));
+    return sum;
+  }
+
   template <int Rows>
   static void xnor_rows(const std::uint32_t* rows, std::size_t words, const std::uint32_t* panel,
                         std::int32_t inputs, std::int32_t* tile) {
@@ -97,9 +104,14 @@ struct Avx512 : Bytes256<Avx512> {
   template <int Rows>
   static void dot_rows(const ByteRows& rows, const std::int8_t* panel, std::size_t quads,
                        const Epilogue& epilogue, std::int32_t* out) {
+    // The usual multiplier of one leaves nothing to do after the sums.
+    const bool plain = epilogue.multiplier == 1;
+    const __m512i zero = _mm512_setzero_si512();
+    const __m512i initial[2] = {load(epilogue.initial), load(epilogue.initial + 16)};
     __m512i sums[Rows][2];
     for (int row = 0; row < Rows; ++row) {
-      sums[row][0] = sums[row][1] = _mm512_setzero_si512();
+      sums[row][0] = plain ? initial[0] : zero;
+      sums[row][1] = plain ? initial[1] : zero;
     }
     const std::uint8_t* data = rows.data;
     const std::size_t stride = rows.row_stride;
@@ -110,16 +122,18 @@ struct Avx512 : Bytes256<Avx512> {
         std::int32_t bytes;
         std::memcpy(&bytes, data + static_cast<std::size_t>(row) * stride, 4);
         const __m512i values = _mm512_set1_epi32(bytes);
-        sums[row][0] = _mm512_dpbusd_epi32(sums[row][0], values, low);
-        sums[row][1] = _mm512_dpbusd_epi32(sums[row][1], values, high);
+        sums[row][0] = plus_products(sums[row][0], values, low);
+        sums[row][1] = plus_products(sums[row][1], values, high);
       }
     }
     const __m512i multiplier = _mm512_set1_epi32(epilogue.multiplier);
     for (int row = 0; row < Rows; ++row) {
       for (int half = 0; half < 2; ++half) {
         std::int32_t* target = out + static_cast<std::size_t>(row) * epilogue.stride + 16 * half;
-        __m512i result = _mm512_add_epi32(load(epilogue.initial + 16 * half),
-                                          _mm512_mullo_epi32(sums[row][half], multiplier));
+        __m512i result = sums[row][half];
+        if (!plain) {
+          result = _mm512_add_epi32(initial[half], _mm512_mullo_epi32(result, multiplier));
+        }
         if (epilogue.accumulate) {
           result = _mm512_add_epi32(result, load(target));
         }
