@@ -69,9 +69,7 @@ struct LinearKernels {
       const std::size_t rows = std::min(gradient_rows, weights.outputs - output);
       Isa::dot(columns.from(output), rows, scratch.input_panel, padded(count, 4) / 4,
                scratch.initial, 1, false, scratch.gradient, lanes);
-      for (std::size_t row = 0; row < rows; ++row) {
-        update(weights, output + row, first, scratch.gradient + row * lanes, step);
-      }
+      update(weights, output, rows, first, scratch.gradient, step);
     }
   }
 
@@ -123,29 +121,39 @@ struct LinearKernels {
     Isa::template interleave<ByteForm::centred>(values, lanes, out);
   }
 
-  static void update(const Weights& weights, std::size_t output, std::size_t first,
-                     const std::int32_t* gradient, const UpdateStep& step) {
-    if (weights.mode == WeightMode::fsb) {
-      update_scales(weights, output, first, gradient, step);
-    } else {
-      update_latents(weights, output, first, gradient, step);
+  static void update(const Weights& weights, std::size_t output, std::size_t rows,
+                     std::size_t first, const std::int32_t* gradient, const UpdateStep& step) {
+    if (weights.mode != WeightMode::fsb) {
+      update_latents(weights, output, rows, first, gradient, step);
+      return;
+    }
+    for (std::size_t row = 0; row < rows; ++row) {
+      update_scales(weights, output + row, first, gradient + row * lanes, step);
     }
   }
 
   // latent -= sign(gradient) * step, the fraction of the step rounded at random.
-  static void update_latents(const Weights& weights, std::size_t output, std::size_t first,
-                             const std::int32_t* gradient, const UpdateStep& step) {
-    std::int8_t* stored = weights.latent + output * weights.inputs + first;
-    const auto index = static_cast<std::uint32_t>((output * padded(weights.inputs) + first) / 4);
-    const std::size_t valid = std::min(lanes, weights.inputs - first);
-    if (valid == lanes) {
-      Isa::update_latents(stored, gradient, step.key, index, step.latent_step);
-      return;
+  static void update_latents(const Weights& weights, std::size_t output, std::size_t rows,
+                             std::size_t first, const std::int32_t* gradient,
+                             const UpdateStep& step) {
+    // Copies, because a latent is a byte, and a store of bytes may change whatever is not local.
+    const std::size_t stride = weights.inputs;
+    const Key key = step.key;
+    const std::uint32_t size = step.latent_step;
+    const std::size_t valid = std::min(lanes, stride - first);
+    std::int8_t* stored = weights.latent + output * stride + first;
+    auto index = static_cast<std::uint32_t>((output * padded(stride) + first) / 4);
+    const auto next = static_cast<std::uint32_t>(padded(stride) / 4);
+    for (std::size_t row = 0; row < rows; ++row, stored += stride, index += next) {
+      if (valid == lanes) {
+        Isa::update_latents(stored, gradient + row * lanes, key, index, size);
+      } else {
+        std::int8_t latents[lanes] = {};
+        std::memcpy(latents, stored, valid);
+        Isa::update_latents(latents, gradient + row * lanes, key, index, size);
+        std::memcpy(stored, latents, valid);
+      }
     }
-    std::int8_t latents[lanes] = {};
-    std::memcpy(latents, stored, valid);
-    Isa::update_latents(latents, gradient, step.key, index, step.latent_step);
-    std::memcpy(stored, latents, valid);
   }
 
   // The gradient of a scale is the sum of its weights' gradients, each times its fixed sign.

@@ -44,8 +44,10 @@ struct NormKernels {
     }
   }
 
-  static void signs(const std::int32_t* tile, std::size_t count, const TileThresholds& thresholds,
+  static void signs(const std::int32_t* tile, std::size_t count, const TileThresholds& given,
                     std::size_t words, std::uint32_t* signs, std::uint32_t* mask) {
+    // A copy, which no store of a sign can change.
+    const TileThresholds thresholds = given;
     for (std::size_t row = 0; row < count; ++row) {
       const std::int32_t* values = tile + row * lanes;
       signs[row * words] = Isa::at_least(values, thresholds.sign);

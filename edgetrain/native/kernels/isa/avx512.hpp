@@ -115,7 +115,9 @@ struct Avx512 : Bytes256<Avx512> {
     }
     const std::uint8_t* data = rows.data;
     const std::size_t stride = rows.row_stride;
-    for (std::size_t quad = 0; quad < quads; ++quad, data += rows.quad_stride) {
+    std::size_t quad = 0;
+    // There is one quad at least; a loop that may not run would keep the sums in memory.
+    do {
       const __m512i low = load(panel + quad * 4 * lanes);
       const __m512i high = load(panel + quad * 4 * lanes + 64);
       for (int row = 0; row < Rows; ++row) {
@@ -125,7 +127,8 @@ struct Avx512 : Bytes256<Avx512> {
         sums[row][0] = plus_products(sums[row][0], values, low);
         sums[row][1] = plus_products(sums[row][1], values, high);
       }
-    }
+      data += rows.quad_stride;
+    } while (++quad < quads);
     const __m512i multiplier = _mm512_set1_epi32(epilogue.multiplier);
     for (int row = 0; row < Rows; ++row) {
       for (int half = 0; half < 2; ++half) {
