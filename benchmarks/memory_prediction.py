@@ -45,7 +45,7 @@ BATCH = 100
 EXAMPLES = 1000
 MODELS: dict[str, Model] = {
     "784-256x4-10": models.mlp(784, 10, (256,) * 4),
-    "768-256x2-7": models.mlp(768, 7, (256, 256)),
+    "768-512-256-7": models.mlp(768, 7, (512, 256), first="int8"),
     "33-65-64-3": models.mlp(33, 3, (65, 64)),
     "784-1024x3-10": models.mlp(784, 10, (1024,) * 3),
     "784-128x8-10": models.mlp(784, 10, (128,) * 8, first="int8"),

@@ -60,6 +60,10 @@ def run_task(
         float | None, typer.Option(help="Examples that this device trains on in a second.")
     ] = None,
     watts: Annotated[float | None, typer.Option(help="Power it draws meanwhile.")] = None,
+    ledger: Annotated[
+        Path | None,
+        typer.Option(help="Keep account in this file: what was promised and what was used."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Do one task on this device's data, in a process of its own, inside a budget.
@@ -73,6 +77,7 @@ def run_task(
         data,
         Budget.parse(memory, energy, seconds),
         Device(examples_per_second=examples_per_second, watts=watts, threads=threads),
+        ledger=ledger,
     )
     if report is not None:
         done.write(report)

@@ -8,6 +8,7 @@ replies with a report that says why; what is not a task for it is answered with 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -60,7 +61,12 @@ def work(message: Message, node: NodeSettings) -> RecordDict:
     if task.device != node.device:
         raise PayloadError(f"this is {node.device!r}, and the task is for {task.device!r}")
     report = run_task(
-        task, node.dataset, node.budget, node.machine, simulated=node.clock == "virtual"
+        task,
+        node.dataset,
+        node.budget,
+        node.machine,
+        simulated=node.clock == "virtual",
+        ledger=None if node.ledger is None else Path(node.ledger),
     )
     return report_to_record(report)
 

@@ -34,7 +34,8 @@ class NodeSettings(Settings):
     `dataset` is the `.etd` file; without it the device has no examples yet. `memory`, `energy`
     (joules a task) and `seconds` (a task) are the owner's budget; `watts` and
     `examples-per-second` let energy and time be modelled. `clock` "virtual" says that
-    this is a simulated device, whose time is not this machine's.
+    this is a simulated device, whose time is not this machine's. `ledger` is the file that keeps
+    account of what each task used; none is kept unless it is named.
     """
 
     table: ClassVar[str] = "node-config"
@@ -50,6 +51,7 @@ class NodeSettings(Settings):
     examples_per_second: float | None = setting(optional(real(0, 1e12)), None)
     watts: float | None = setting(optional(real(0, 1e6)), None)
     clock: Literal["real", "virtual"] = setting(choice("real", "virtual"), "real")
+    ledger: str | None = setting(optional(text), None)
 
     @classmethod
     def of(cls, node_config: Mapping[str, Any]) -> NodeSettings:

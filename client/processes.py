@@ -2,8 +2,8 @@
 
 A device starts a fresh worker for each task, so that the memory of one is gone before the next.
 A simulation of many devices on one machine uses warm ones, which do task after task: starting
-Python is most of what a small task costs. What a task computes and how much memory it takes is
-the same in either.
+Python is most of what a small task costs. What a task computes is the same in either, and so is
+its memory, but for what the kernel's count of it drifts in a long life (see `client.run`).
 """
 
 from __future__ import annotations

@@ -168,7 +168,8 @@ class Report:
         loss, accuracy: means over those examples, or None.
         plan: the plan chosen, or None if it did not come to that.
         predicted_peak_bytes, measured_peak_bytes: peak memory of the training process as
-            predicted before it ran and as the kernel measured it, or None.
+            expected before it ran (the sum of the estimate's parts; a little more or less may
+            be measured) and as the kernel measured it (VmHWM), or None.
         seconds: time spent in the training process, on the device's own clock.
         joules: energy, or None if unknown; `energy_source` says where the figure comes from,
             e.g. "modelled".

@@ -1,0 +1,79 @@
+"""What run_task writes into the device's ledger, where it keeps one."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from edgetrain.memory_profiler.budget import Budget
+from edgetrain.memory_profiler.choose import Choice
+from edgetrain.task import PlanSummary, Report, Task
+
+if TYPE_CHECKING:
+    from edgetrain.memory_profiler.ledger_line import Intent, Outcome, OutcomeStatus
+
+__all__ = ["accounted", "plan_summary"]
+
+
+@contextlib.contextmanager
+def accounted(
+    path: Path | None, task: Task, choice: Choice, budget: Budget
+) -> Iterator[Callable[[Report], None]]:
+    """Hold the ledger for a task that is about to run; what is yielded takes its report.
+
+    The intent is on the disk when the context is entered, the outcome when the report has been
+    taken; a context left without a report leaves an interrupted task. Without a path nothing is
+    written. Raises StorageError and PayloadError as Ledger does.
+    """
+    if path is None:
+        yield lambda _: None
+        return
+    # Only who keeps a ledger pays for hashlib.
+    from edgetrain.memory_profiler.ledger import Ledger  # noqa: PLC0415
+
+    with Ledger(path) as ledger:
+        ledger.begin(intent_of(task, choice, budget))
+        yield lambda report: ledger.end(outcome_of(report))
+
+
+def intent_of(task: Task, choice: Choice, budget: Budget) -> Intent:
+    """Return what the task is about to use, as it was chosen inside the owner's budget."""
+    from edgetrain.memory_profiler.ledger_line import Intent  # noqa: PLC0415
+
+    expected = choice.estimate
+    energy = expected.energy
+    return Intent(
+        kind=task.kind,
+        version=task.version,
+        device=task.device,
+        plan=plan_summary(choice),
+        predicted_peak_bytes=expected.peak_bytes,
+        budget=budget,
+        joules=energy.middle if energy else None,
+        joules_source=expected.source if energy else "none",
+    )
+
+
+def outcome_of(report: Report) -> Outcome:
+    """Return what a task that ran has used; of one that failed, only what was measured."""
+    from edgetrain.memory_profiler.ledger_line import Outcome  # noqa: PLC0415
+
+    worked = report.status in ("trained", "evaluated")
+    return Outcome(
+        status=cast("OutcomeStatus", report.status),
+        reason=report.reason,
+        measured_peak_bytes=report.measured_peak_bytes,
+        examples=report.examples if worked else None,
+        # A report that no worker wrote says 0, which is nobody's measurement.
+        seconds=report.seconds or None,
+        joules=report.joules if worked else None,
+        joules_source=report.energy_source if worked and report.joules is not None else "none",
+    )
+
+
+def plan_summary(choice: Choice) -> PlanSummary:
+    """Return the plan that was chosen, as reports and ledgers tell it."""
+    plan = choice.plan
+    return PlanSummary(plan.mode, plan.micro_batch, plan.threads, plan.peak_bytes)
