@@ -43,18 +43,25 @@ LossResult softmax_cross_entropy(const float* logits, const std::uint8_t* labels
     const float* x = logits + row * classes;
     const float* largest = std::max_element(x, x + classes);
     const std::size_t label = labels[row];
+    // The exponentials wait where the gradient will stand.
+    const auto slot = [&](std::size_t k) {
+      return gradient + (k / lanes * rows + row) * lanes + k % lanes;
+    };
     float sum = 0.0F;
     for (std::size_t k = 0; k < classes; ++k) {
-      sum = sum + exponential(x[k] - *largest);
+      const float power = exponential(x[k] - *largest);
+      std::memcpy(slot(k), &power, sizeof power);
+      sum = sum + power;
     }
-    for (std::size_t k = 0; k < padded(classes); ++k) {
-      float error = 0.0F;
-      if (k < classes) {
-        const float probability = exponential(x[k] - *largest) / sum;
-        error = probability - (k == label ? 1.0F : 0.0F);
-      }
-      gradient[(k / lanes * rows + row) * lanes + k % lanes] =
+    for (std::size_t k = 0; k < classes; ++k) {
+      float power;
+      std::memcpy(&power, slot(k), sizeof power);
+      const float error = power / sum - (k == label ? 1.0F : 0.0F);
+      *slot(k) =
           static_cast<std::int32_t>(std::nearbyint(error * static_cast<float>(gradient_units)));
+    }
+    for (std::size_t k = classes; k < padded(classes); ++k) {
+      *slot(k) = 0;
     }
     result.loss_sum +=
         std::log(static_cast<double>(sum)) - static_cast<double>(x[label] - *largest);
