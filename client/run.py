@@ -201,13 +201,15 @@ def with_expectations(report: Report, choice: Choice, *, simulated: bool) -> Rep
     energy = expected.energy
     share = report.examples / expected.examples
     modelled = share * expected.seconds.middle if expected.seconds else 0.0
+    # A task that failed has used energy as well; nobody knows how much.
+    known = energy is not None and report.examples > 0
     return replace(
         report,
         plan=plan_summary(choice),
         predicted_peak_bytes=expected.peak_bytes,
         seconds=modelled if simulated else report.seconds,
-        joules=share * energy.middle if energy else None,
-        energy_source=expected.source if energy else "none",
+        joules=share * energy.middle if energy and known else None,
+        energy_source=expected.source if known else "none",
     )
 
 

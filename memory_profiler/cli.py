@@ -1,4 +1,4 @@
-"""`edgetrain-profile`: what a plan will use, and which plan a budget allows."""
+"""`edgetrain-profile`: what a plan will use, which plan a budget allows, what was used."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from edgetrain.memory_profiler.budget import Budget, Interval, format_joules, fo
 from edgetrain.memory_profiler.choose import MODES, Choice, choose, summarise
 from edgetrain.memory_profiler.device import Device
 from edgetrain.memory_profiler.estimate import Estimate, estimate
+from edgetrain.memory_profiler.ledger_cli import report_command, verify_command
 from edgetrain.memory_profiler.memory import PROBE_SAMPLES, available_bytes, probe_base
 from edgetrain.model import Model
 from edgetrain.models import MODELS
@@ -34,7 +35,7 @@ from edgetrain.sizes import format_size, parse_size
 __all__ = ["app", "main"]
 
 app = typer.Typer(
-    help="Know what training will use before it runs, and what a budget allows.",
+    help="Know what training will use, what a budget allows, and what was used in the end.",
     no_args_is_help=True,
     add_completion=False,
 )
@@ -170,6 +171,10 @@ def choose_command(
     for other in choice.rejected:
         table.add_row(other.plan, other.reason)
     Console().print(table)
+
+
+app.command("verify")(verify_command)
+app.command("report")(report_command)
 
 
 def main() -> None:

@@ -36,7 +36,7 @@ from edgetrain.storage import sync_folder
 
 __all__ = ["Break", "Ledger", "Verdict", "read", "verify"]
 
-INTERRUPTED = "whoever ran the task was ended before it was known what became of it"
+INTERRUPTED = "whoever ran the task was ended, or failed, before it was known what became of it"
 
 log = logging.getLogger(__name__)
 

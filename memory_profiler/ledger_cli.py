@@ -1,0 +1,181 @@
+"""`edgetrain-profile verify` and `report`: is a ledger whole, and what does it say."""
+
+from __future__ import annotations
+
+import json as json_text
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from edgetrain.errors import PayloadError
+from edgetrain.memory_profiler.budget import format_joules, format_seconds
+from edgetrain.memory_profiler.ledger import Verdict, read, verify
+from edgetrain.memory_profiler.ledger_line import Intent, Line, Outcome, Totals
+from edgetrain.sizes import format_size
+
+__all__ = ["report_command", "verify_command"]
+
+UNKNOWN = "unknown"
+LedgerFile = Annotated[Path, typer.Argument(help="The ledger that a device keeps.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task of a ledger: what was promised when, and what became of it, if that is known."""
+
+    started: float
+    intent: Intent
+    outcome: Outcome | None
+
+    @property
+    def kept(self) -> bool | None:
+        """Whether memory, energy and time stayed inside the budget, as far as it is known."""
+        if self.outcome is None:
+            return None
+        budget = self.intent.budget
+        pairs = (
+            (self.outcome.measured_peak_bytes, budget.memory),
+            (self.outcome.joules, budget.energy),
+            (self.outcome.seconds, budget.seconds),
+        )
+        known = [used <= limit for used, limit in pairs if used is not None and limit is not None]
+        return all(known) if known else None
+
+
+def verify_command(ledger: LedgerFile, json: Json = False) -> None:
+    """Check a ledger's chain, order and sums, and name the first line that is wrong.
+
+    Nothing is changed. The digest it prints stands for all lines so far: keep it to see later
+    whether lines were taken off the end.
+
+    Exit code 16: a line is wrong. Exit code 12: the file cannot be read.
+    """
+    verdict = verify(ledger)
+    if json:
+        typer.echo(json_text.dumps(verdict_fields(verdict), indent=2))
+    else:
+        show_verdict(ledger, verdict)
+    if verdict.broken is not None:
+        raise PayloadError(
+            f"{ledger}: line {verdict.broken.line} is wrong: {verdict.broken.reason}: trust only "
+            "what stands before it"
+        )
+
+
+def report_command(
+    ledger: LedgerFile,
+    *,
+    last: Annotated[int, typer.Option(min=1, help="Show only so many of the latest tasks.")] = 20,
+    json: Json = False,
+) -> None:
+    """Show a device's history: what each task was promised, what it used, and the sums.
+
+    Only lines that verify are counted. Exit code 16: a line is wrong; what stands before it is
+    shown. With --json all tasks are printed, whatever --last says.
+    """
+    verdict = verify(ledger)
+    tasks = list(tasks_of(read(ledger)))
+    if json:
+        told = verdict_fields(verdict) | {"tasks": [task_fields(task) for task in tasks]}
+        typer.echo(json_text.dumps(told, indent=2))
+    else:
+        show_tasks(ledger, tasks, last)
+        show_verdict(ledger, verdict)
+    if verdict.broken is not None:
+        raise PayloadError(f"{ledger}: line {verdict.broken.line} is wrong: run verify to see why")
+
+
+def tasks_of(lines: Iterator[Line]) -> Iterator[Task]:
+    """Yield the tasks of a ledger's lines in their order; the last may have no outcome yet."""
+    begun: tuple[float, Intent] | None = None
+    for line in lines:
+        if isinstance(line.entry, Intent):
+            begun = (line.time, line.entry)
+        elif begun is not None:
+            yield Task(*begun, line.entry)
+            begun = None
+    if begun is not None:
+        yield Task(*begun, None)
+
+
+def verdict_fields(verdict: Verdict) -> dict[str, Any]:
+    """Return a verdict as JSON holds it."""
+    return {"valid": verdict.broken is None, **asdict(verdict)}
+
+
+def task_fields(task: Task) -> dict[str, Any]:
+    """Return a task as JSON holds it; what is unknown is null."""
+    return {
+        "started": task.started,
+        "intent": asdict(task.intent),
+        "outcome": None if task.outcome is None else asdict(task.outcome),
+        "within_budget": task.kept,
+    }
+
+
+def show_verdict(path: Path, verdict: Verdict) -> None:
+    """Print the sums and whether the file is whole."""
+    totals = verdict.totals
+    table = Table("", "", show_header=False, box=None)
+    table.add_row("tasks", f"{totals.tasks:,}{', one running' if verdict.running else ''}")
+    for name in ("examples", "seconds", "joules"):
+        table.add_row(name, sum_text(totals, name))
+    table.add_row("digest", verdict.digest)
+    console = Console(highlight=False)
+    console.print(table)
+    if verdict.broken is None:
+        console.print(f"{path}: {verdict.lines:,} lines, each as it was written", soft_wrap=True)
+
+
+def sum_text(totals: Totals, name: str) -> str:
+    """Return a sum, and how many tasks it does not cover."""
+    value, missing = getattr(totals, name), getattr(totals, f"{name}_unknown")
+    text = quantity_text(name, value)
+    return f"{text}, {UNKNOWN} for {missing:,} more" if missing and value is not None else text
+
+
+def quantity_text(name: str, value: float | None) -> str:
+    """Return a number of examples, seconds or joules as people read it."""
+    if value is None:
+        return UNKNOWN
+    if name == "examples":
+        return f"{value:,}"
+    return format_seconds(value) if name == "seconds" else format_joules(value)
+
+
+def show_tasks(path: Path, tasks: list[Task], last: int) -> None:
+    """Print the latest tasks, one a row."""
+    shown = tasks[-last:]
+    table = Table(title=f"{path}: {len(shown)} of {len(tasks)} tasks", title_justify="left")
+    for name in ("started (UTC)", "task", "status"):
+        table.add_column(name)
+    for name in ("promised", "measured", "allowed", "examples", "time", "energy"):
+        table.add_column(name, justify="right")
+    for task in shown:
+        table.add_row(*row(task), style="red" if task.kept is False else None)
+    Console(highlight=False).print(table)
+
+
+def row(task: Task) -> tuple[str, ...]:
+    """Return a task's cells."""
+    intent, outcome = task.intent, task.outcome or Outcome("interrupted")
+    peak, limit = outcome.measured_peak_bytes, intent.budget.memory
+    energy = quantity_text("joules", outcome.joules)
+    return (
+        datetime.fromtimestamp(task.started, UTC).strftime("%Y-%m-%d %H:%M:%S"),
+        f"{intent.kind} {intent.version}",
+        outcome.status if task.outcome else "running",
+        format_size(intent.predicted_peak_bytes),
+        UNKNOWN if peak is None else format_size(peak),
+        "any" if limit is None else format_size(limit),
+        quantity_text("examples", outcome.examples),
+        quantity_text("seconds", outcome.seconds),
+        energy if outcome.joules is None else f"{energy} {outcome.joules_source}",
+    )
