@@ -23,7 +23,7 @@ WORDS = len(PROGRAM) // 8
 STANDARD_ERRORS = 5.0
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(
     changes=st.lists(
         st.tuples(
@@ -55,6 +55,19 @@ def test_a_hostile_plan_is_refused_or_stays_inside_its_arena(
     indices = np.arange(count, dtype=np.uint32)
     engine.train(features, False, bytes(count), indices, *settings_of_step)
     engine.evaluate(features, False, bytes(count), indices)
+
+
+def test_an_offset_that_is_not_needed_is_not_taken() -> None:
+    """Layers whose weights are one bit never expand their input, whatever the plan says."""
+    words = list(struct.unpack(f"<{WORDS}q", PROGRAM))
+    header, linear, rest = 7, 19, 13 + 5
+    second = header + linear + rest
+    assert words[second : second + 3] == [1, 17, 1], "the record of the second linear layer"
+    expanded = second + 2 + 8
+    assert words[expanded] == -1
+    words[expanded] = 2**40
+    with pytest.raises(ValueError, match="expanded that need not be"):
+        _native.Engine(struct.pack(f"<{WORDS}q", *words), 0, "")
 
 
 @given(st.binary(max_size=400))

@@ -42,7 +42,8 @@ LossResult softmax_cross_entropy(const float* logits, const std::uint8_t* labels
   for (std::size_t row = 0; row < count; ++row) {
     const float* x = logits + row * classes;
     const float* largest = std::max_element(x, x + classes);
-    const std::size_t label = labels[row];
+    // In a hostile plan another tensor may lie over the labels, which were checked before.
+    const std::size_t label = std::min<std::size_t>(labels[row], classes - 1);
     // The exponentials wait where the gradient will stand.
     const auto slot = [&](std::size_t k) {
       return gradient + (k / lanes * rows + row) * lanes + k % lanes;

@@ -107,6 +107,8 @@ void check_linear(const Program& program, const LinearRecord& r) {
   fits(program, r.input, r.signs_in ? examples * width / 8 : examples * width, "the input");
   if (r.signs_in && !binary) {
     fits(program, r.input_bytes, examples * width, "the expanded input");
+  } else if (r.input_bytes != absent) {
+    refuse("an input is expanded that need not be");
   }
   if (r.input_gradient != absent) {
     fits(program, r.input_gradient, examples * width * 4, "the gradient of the input");
