@@ -52,8 +52,9 @@ class Task:
 def verify_command(ledger: LedgerFile, json: Json = False) -> None:
     """Check a ledger's chain, order and sums, and name the first line that is wrong.
 
-    Nothing is changed. The digest it prints stands for all lines so far: keep it to see later
-    whether lines were taken off the end.
+    LEDGER is the file that a device keeps (`edgetrain-client run-task --ledger`).
+
+    The digest stands for all lines so far: keep it, to see whether any are taken off later.
 
     Exit code 16: a line is wrong. Exit code 12: the file cannot be read.
     """
@@ -77,8 +78,11 @@ def report_command(
 ) -> None:
     """Show a device's history: what each task was promised, what it used, and the sums.
 
-    Only lines that verify are counted. Exit code 16: a line is wrong; what stands before it is
-    shown. With --json all tasks are printed, whatever --last says.
+    LEDGER is the file that a device keeps (`edgetrain-client run-task --ledger`).
+
+    With --json all tasks are printed, whatever --last says.
+
+    Exit code 16: a line is wrong; what stands before it is shown. Exit code 12: no such file.
     """
     verdict = verify(ledger)
     tasks = list(tasks_of(read(ledger)))
@@ -153,29 +157,33 @@ def quantity_text(name: str, value: float | None) -> str:
 def show_tasks(path: Path, tasks: list[Task], last: int) -> None:
     """Print the latest tasks, one a row."""
     shown = tasks[-last:]
-    table = Table(title=f"{path}: {len(shown)} of {len(tasks)} tasks", title_justify="left")
-    for name in ("started (UTC)", "task", "status"):
-        table.add_column(name)
-    for name in ("promised", "measured", "allowed", "examples", "time", "energy"):
-        table.add_column(name, justify="right")
+    sources = sorted({task.outcome.joules_source for task in shown if task.outcome} - {"none"})
+    title = f"{path}: {len(shown)} of {len(tasks)} tasks"
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    for name in ("when (UTC)", "task", "status"):
+        table.add_column(name, no_wrap=True)
+    for name in ("expected", "measured", "allowed", "time", "energy"):
+        table.add_column(name, justify="right", no_wrap=True)
     for task in shown:
         table.add_row(*row(task), style="red" if task.kept is False else None)
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    console.print(table)
+    console.print("expected, measured and allowed: peak memory of the training process")
+    if sources:
+        console.print(f"energy is {' or '.join(sources)}")
 
 
 def row(task: Task) -> tuple[str, ...]:
     """Return a task's cells."""
     intent, outcome = task.intent, task.outcome or Outcome("interrupted")
     peak, limit = outcome.measured_peak_bytes, intent.budget.memory
-    energy = quantity_text("joules", outcome.joules)
     return (
-        datetime.fromtimestamp(task.started, UTC).strftime("%Y-%m-%d %H:%M:%S"),
+        datetime.fromtimestamp(task.started, UTC).strftime("%m-%d %H:%M"),
         f"{intent.kind} {intent.version}",
         outcome.status if task.outcome else "running",
         format_size(intent.predicted_peak_bytes),
         UNKNOWN if peak is None else format_size(peak),
         "any" if limit is None else format_size(limit),
-        quantity_text("examples", outcome.examples),
         quantity_text("seconds", outcome.seconds),
-        energy if outcome.joules is None else f"{energy} {outcome.joules_source}",
+        quantity_text("joules", outcome.joules),
     )

@@ -36,6 +36,7 @@ from edgetrain.errors import (
     WorkerError,
 )
 from edgetrain.memory_profiler.budget import Budget
+from edgetrain.memory_profiler.ledger import verify
 from edgetrain.planner import plan
 from edgetrain.task import Report, Task
 from edgetrain.train import Trainer
@@ -158,6 +159,16 @@ def test_a_node_does_what_it_is_asked(kind: str, status: str, data: Path) -> Non
     assert (report.status, report.examples) == (status, EXAMPLES)
     direct = run_task(task, data, Budget(memory=256 << 20))
     assert (report.update, report.loss) == (direct.update, direct.loss)
+
+
+def test_a_node_keeps_account_where_its_owner_says(data: Path, tmp_path: Path) -> None:
+    node = {"device": "left", "dataset": str(data), "ledger": str(tmp_path / "ledger")}
+    reply = ask(task_to_record(a_task()), "train", **node)
+    assert record_to_report(reply.content, a_task()).status == "trained"
+    assert verify(tmp_path / "ledger").totals.examples == EXAMPLES
+    node["ledger"] = str(tmp_path / "absent" / "ledger")
+    reply = ask(task_to_record(a_task()), "train", **node)
+    assert reply.error.code == StorageError.exit_code
 
 
 def test_a_node_without_data_declines() -> None:
