@@ -37,23 +37,23 @@ from edgetrain.ops.op import Mode
 RESULTS = Path(__file__).parent / "results" / "accuracy.json"
 NETWORK = NETWORKS["mlp"]
 BATCH = 100
-TORCH_RATE = 1e-3
-"""The better of 1e-3 and 3e-3 on both sets (one seed)."""
 FINAL_RATE = 0.02
 
 
 @dataclass(frozen=True)
 class Set:
-    """A data set, how long it is trained on, our learning rate, and the accuracy to reach."""
+    """A data set, how long it is trained on, both learning rates, and the accuracy to reach."""
 
     name: str
     epochs: int
     our_rate: float
+    torch_rate: float
     goal: float
 
 
-SETS = (Set("mnist", 4, 0.04, 0.960), Set("fashion", 15, 0.02, 0.873))
-"""Our rates are the better of 0.02 and 0.04: the longer the training, the smaller the steps."""
+SETS = (Set("mnist", 4, 0.03, 3e-3, 0.960), Set("fashion", 15, 0.02, 1e-3, 0.873))
+"""Our rates are the best of 0.02, 0.03 and 0.04: the longer the training, the smaller the steps.
+Torch's are the better of 1e-3 and 3e-3."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def train_torch(splits: Splits, chosen: Set, seed: int) -> float:
     """Train the rival and return the accuracy on the test part."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    local = rival.Local(BATCH, TORCH_RATE, FINAL_RATE, chosen.epochs)
+    local = rival.Local(BATCH, chosen.torch_rate, FINAL_RATE, chosen.epochs)
     model = rival.binary_mlp(NETWORK.widths)
     rival.train(model, *tensors(splits.train), local, generator)
     return rival.accuracy(model, *tensors(splits.test))
