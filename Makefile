@@ -41,9 +41,11 @@ typecheck: $(VENV)/.dev
 	MYPYPATH=build/typecheck $(BIN)/mypy --strict -p edgetrain
 
 bench: $(VENV)/.dev
+	$(BIN)/edgetrain data fetch mnist fashion
 	$(BIN)/edgetrain bench step mlp --against torch --json benchmarks/results/step_mlp.json
 	$(BIN)/python benchmarks/accuracy.py
 	$(BIN)/python benchmarks/federated_watch.py
+	$(BIN)/python benchmarks/memory_prediction.py
 
 clean:
 	rm -rf $(VENV) build report.html
