@@ -151,7 +151,7 @@ def test_threads_change_no_bit(isa: str, threads: int) -> None:
     assert_same_state(trainer, network)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     features=st.integers(2, 90),
     hidden=st.integers(2, 90),

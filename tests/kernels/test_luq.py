@@ -107,7 +107,7 @@ def decode(codes: bytes, maximum: int, count: int) -> Any:
     return np.where(nibbles & 8, -magnitude, magnitude)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(-127, 127), st.integers(-127, 127)), max_size=70))
 def test_uplink_codes_bracket_every_difference(pairs: list[tuple[int, int]]) -> None:
     before = np.array([pair[0] for pair in pairs], np.int8)

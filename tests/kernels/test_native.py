@@ -23,7 +23,7 @@ WORDS = len(PROGRAM) // 8
 STANDARD_ERRORS = 5.0
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(
     changes=st.lists(
         st.tuples(

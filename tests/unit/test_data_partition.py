@@ -24,7 +24,7 @@ def counts(data: Dataset, hands) -> np.ndarray:
 
 @pytest.mark.parametrize("scheme", PARTITIONS)
 @given(data=st.data(), seed=st.integers(0, 2**31), alpha=st.sampled_from([0.01, 0.5, 100.0]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_each_sample_is_dealt_once(scheme, data, seed, alpha):
     examples = data.draw(st.integers(1, 200), label="examples")
     labels = data.draw(st.lists(st.integers(0, 5), min_size=examples, max_size=examples))
