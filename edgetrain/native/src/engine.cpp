@@ -98,8 +98,7 @@ void Engine::forward(const Block& block, std::size_t count, const double* moment
     kernels_.expand_signs(input.signs, padded(linear.inputs) / lanes, count,
                           arena_.at<std::uint8_t>(linear.input_bytes));
   }
-  const bool binary = linear.signs_in && linear.mode == WeightMode::bnn;
-  const std::size_t panel = padded(padded(linear.inputs) * (binary ? 4 : lanes), 64);
+  const std::size_t panel = forward_panel_bytes(linear);
   pool_.run(tiles_of(linear.outputs), [&](std::size_t tile_index, std::size_t thread) {
     auto* base = arena_.at<std::int8_t>(linear.forward_tile + thread * linear.forward_tile_bytes);
     auto* initial = reinterpret_cast<std::int32_t*>(base + panel);
@@ -239,8 +238,8 @@ void Engine::backward_linear(const Block& block, std::size_t count, const StepSe
       linear.input_gradient == absent ? nullptr : arena_.at<std::int32_t>(linear.input_gradient);
   const UpdateStep update = {derive(seed_, settings.step, linear.layer, Purpose::weight_update),
                              settings.latent_step, settings.scale_step};
-  const std::size_t input_panel = padded(padded(program_.examples, 4) * lanes, 64);
-  const std::size_t weight_panel = padded(linear.outputs) * lanes;
+  const std::size_t input_panel = input_panel_bytes(program_.examples);
+  const std::size_t weight_panel = weight_panel_bytes(linear);
   pool_.run(tiles_of(linear.inputs), [&](std::size_t tile, std::size_t thread) {
     auto* base = arena_.at<std::int8_t>(linear.backward_tile + thread * linear.backward_tile_bytes);
     auto* initial = reinterpret_cast<std::int32_t*>(base + input_panel + weight_panel);

@@ -101,11 +101,10 @@ void check_linear(const Program& program, const LinearRecord& r) {
   const std::size_t examples = program.examples;
   const std::size_t width = padded(r.inputs);
   const std::size_t depth = padded(r.outputs);
-  const bool binary = r.signs_in && r.mode == WeightMode::bnn;
   const std::size_t row = r.mode == WeightMode::fsb ? (r.inputs + r.group - 1) / r.group : r.inputs;
   fits(program, r.weights, row * r.outputs, "the weights");
   fits(program, r.input, r.signs_in ? examples * width / 8 : examples * width, "the input");
-  if (r.signs_in && !binary) {
+  if (r.signs_in && !is_binary(r)) {
     fits(program, r.input_bytes, examples * width, "the expanded input");
   } else if (r.input_bytes != absent) {
     refuse("an input is expanded that need not be");
@@ -117,10 +116,9 @@ void check_linear(const Program& program, const LinearRecord& r) {
   fits(program, r.code_rows, examples * depth, "the rows of codes");
   fits(program, r.code_columns, depth * padded(examples, 4), "the columns of codes");
   const std::size_t sums = 2 * lanes * 4;
-  const std::size_t forward =
-      padded(binary ? width * 4 : width * lanes, alignment) + sums + examples * lanes * 4;
-  const std::size_t backward = padded(padded(examples, 4) * lanes, alignment) + depth * lanes +
-                               sums + gradient_rows * lanes * 4;
+  const std::size_t forward = forward_panel_bytes(r) + sums + examples * lanes * 4;
+  const std::size_t backward =
+      input_panel_bytes(examples) + weight_panel_bytes(r) + sums + gradient_rows * lanes * 4;
   if (r.forward_tile_bytes < forward || r.backward_tile_bytes < backward ||
       r.forward_tile_bytes % alignment != 0 || r.backward_tile_bytes % alignment != 0) {
     refuse("a tile is too small");
@@ -196,6 +194,23 @@ Block read_block(Reader& reader, const Program& program, std::size_t index, std:
 }
 
 }  // namespace
+
+bool is_binary(const LinearRecord& record) {
+  return record.signs_in && record.mode == WeightMode::bnn;
+}
+
+std::size_t forward_panel_bytes(const LinearRecord& record) {
+  return padded(padded(record.inputs) * (is_binary(record) ? sizeof(std::uint32_t) : lanes),
+                alignment);
+}
+
+std::size_t input_panel_bytes(std::size_t examples) {
+  return padded(padded(examples, 4) * lanes, alignment);
+}
+
+std::size_t weight_panel_bytes(const LinearRecord& record) {
+  return padded(record.outputs) * lanes;
+}
 
 Program parse_program(const std::int64_t* words, std::size_t count) {
   Reader reader(words, count);

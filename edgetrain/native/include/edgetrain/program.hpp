@@ -32,6 +32,13 @@ struct LinearRecord {
   std::size_t backward_tile_bytes;
 };
 
+// Whether the layer's product is a popcount: bits meet bits.
+bool is_binary(const LinearRecord& record);
+// Where a tile's panels end, each rounded up to a cache line; sums and results follow.
+std::size_t forward_panel_bytes(const LinearRecord& record);
+std::size_t input_panel_bytes(std::size_t examples);
+std::size_t weight_panel_bytes(const LinearRecord& record);
+
 struct BatchNormRecord {
   std::size_t channels;
   std::size_t shift;
