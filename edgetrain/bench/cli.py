@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from edgetrain.bench.measure import Request
+from edgetrain.bench.record import write_record
 from edgetrain.bench.step import Comparison, StepReport, compare
 from edgetrain.sizes import format_size
 
@@ -56,7 +58,8 @@ def step(  # noqa: PLR0917 - a command's options, given by name
         typer.echo(report.to_json())
         return
     if json is not None:
-        Path(json).write_text(report.to_json() + "\n")
+        command = f"edgetrain bench step {network} --batch {batch} --threads {threads}"
+        write_record(Path(json), f"{command} --mode {mode} --against {against}", asdict(report))
     Console().print(step_table(report))
 
 

@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from edgetrain.storage import replace_file
+
 __all__ = ["machine", "write_record"]
 
 CPUINFO = Path("/proc/cpuinfo")
@@ -53,4 +55,4 @@ def write_record(path: Path, command: str, result: Mapping[str, Any]) -> None:
         **result,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=2) + "\n")
+    replace_file(path, [json.dumps(record, indent=2).encode() + b"\n"])
