@@ -6,17 +6,14 @@ import json as json_text
 from pathlib import Path
 from typing import Annotated, Any
 
-try:
+from edgetrain.command import fleet_extra, run_command
+
+with fleet_extra("edgetrain-client"):
     import typer
     from rich.console import Console
     from rich.table import Table
-except ModuleNotFoundError as missing:
-    raise SystemExit(
-        f"error: edgetrain-client needs {missing.name}: pip install 'edgetrain[fleet]'"
-    ) from None
 
 from edgetrain.client.run import run_task as do_task
-from edgetrain.command import run_command
 from edgetrain.errors import BudgetError, WorkerError
 from edgetrain.memory_profiler.budget import Budget, format_joules, format_seconds
 from edgetrain.memory_profiler.device import Device

@@ -6,14 +6,11 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-try:
-    import typer
-except ModuleNotFoundError as missing:
-    raise SystemExit(
-        f"error: edgetrain-coordinator needs {missing.name}: pip install 'edgetrain[fleet]'"
-    ) from None
+from edgetrain.command import fleet_extra, run_command
 
-from edgetrain.command import run_command
+with fleet_extra("edgetrain-coordinator"):
+    import typer
+
 from edgetrain.coordinator.checkpoint import Checkpoint, newest_file, read_checkpoint
 
 __all__ = ["app", "main"]

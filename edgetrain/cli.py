@@ -10,23 +10,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
-try:
+from edgetrain.command import fleet_extra, run_command
+
+with fleet_extra("edgetrain"):
     import typer
     from rich.console import Console
-except ModuleNotFoundError as missing:
-    raise SystemExit(
-        f"error: edgetrain's commands need {missing.name}: pip install 'edgetrain[fleet]'"
-    ) from None
 
 from edgetrain._version import __version__
 from edgetrain.bench.cli import app as bench_app
-from edgetrain.command import run_command
 from edgetrain.data import load as load_data
 from edgetrain.data.cli import app as data_app
-from edgetrain.errors import ConfigError, ModelError
+from edgetrain.errors import ConfigError
 from edgetrain.memory_profiler.memory import peak_bytes, reset_peak
-from edgetrain.model import Model
 from edgetrain.models import MODELS
+from edgetrain.models.named import named_model
 from edgetrain.planner import Plan
 from edgetrain.planner import plan as make_plan
 from edgetrain.sizes import format_size
@@ -93,7 +90,7 @@ def plan_command(
     as_json: Json = False,
 ) -> None:
     """Show where every byte of a training step lies, before it runs."""
-    built = build_model(model, inputs, classes, hidden=hidden, first=first, last=last)
+    built = named_model(model, inputs, classes, hidden, first=first, last=last)
     chosen = make_plan(built, batch, mode, threads=threads, memory=memory)
     print(json.dumps(plan_fields(chosen)) if as_json else chosen.explain())
 
@@ -129,9 +126,7 @@ def train(
     if resume:
         trainer = load_checkpoint(require_checkpoint(save), threads=threads)
     else:
-        built = build_model(
-            model, x.shape[1], splits.classes, hidden=hidden, first=first, last=last
-        )
+        built = named_model(model, x.shape[1], splits.classes, hidden, first=first, last=last)
         chosen = make_plan(built, batch, mode, threads=threads, memory=memory)
         trainer = Trainer(chosen, seed, learning_rate)
     console = Console(stderr=as_json, soft_wrap=True)
@@ -190,33 +185,6 @@ def simulate(
     result.print()
     if report is not None:
         print(f"report: {report}")
-
-
-def build_model(
-    name: str,
-    inputs: int,
-    classes: int,
-    *,
-    hidden: str,
-    first: Literal["auto", "int8"],
-    last: Literal["auto", "int8"],
-) -> Model:
-    """Return a named model for some data, or the one that a JSON file describes."""
-    if name in MODELS:
-        try:
-            widths = tuple(int(width) for width in hidden.split(","))
-        except ValueError:
-            raise ConfigError(f"--hidden {hidden!r} is not widths: write e.g. 256,256") from None
-        return MODELS[name](inputs, classes, widths, first=first, last=last)
-    path = Path(name)
-    if path.suffix != ".json":
-        raise ModelError(
-            f"no model is called {name!r}: choose {', '.join(MODELS)} or give a .json file"
-        )
-    try:
-        return Model.from_json(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"cannot read the model {path}: {error}") from None
 
 
 def plan_fields(plan: Plan) -> dict[str, object]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 from edgetrain.errors import EdgetrainError
@@ -18,11 +19,25 @@ from edgetrain.errors import EdgetrainError
 if TYPE_CHECKING:
     import typer
 
-__all__ = ["DEBUG_VARIABLE", "run_command"]
+__all__ = ["DEBUG_VARIABLE", "fleet_extra", "run_command"]
 
 DEBUG_FLAG = "--debug"
 DEBUG_VARIABLE = "EDGETRAIN_DEBUG"
 DEBUG_HELP = f"Put {DEBUG_FLAG} anywhere, or set {DEBUG_VARIABLE}=1, to see an error's traceback."
+
+
+@contextmanager
+def fleet_extra(command: str) -> Iterator[None]:
+    """End the process with one line that says what to install, where an import in here fails.
+
+    A device's installation has no command line; whoever calls a command there is told of it.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as missing:
+        raise SystemExit(
+            f"error: {command} needs {missing.name}: pip install 'edgetrain[fleet]'"
+        ) from None
 
 
 def run_command(app: typer.Typer, arguments: Sequence[str] | None = None) -> NoReturn:

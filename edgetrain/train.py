@@ -17,7 +17,7 @@ from edgetrain.errors import BudgetError, DataError, EngineError, ModelError, Pa
 from edgetrain.examples import Examples
 from edgetrain.model import Model
 from edgetrain.planner import Plan, plan
-from edgetrain.schema import check_state, check_tensors, state_schema
+from edgetrain.schema import Schema, check_state, check_tensors, state_schema
 from edgetrain.sizes import format_size
 from edgetrain.step import batch_bounds, step_settings
 from edgetrain.tensorfile import State, Tensor, read, write
@@ -193,14 +193,14 @@ class Trainer:
 
             self.scaling = Scaling.from_json(fields["scaling"])
 
-    def _moment_schema(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+    def _moment_schema(self) -> Schema:
         return {
             f"layer{block.index}.{name}": ("F32", (block.linear.outputs,))
             for block in self.plan.model.blocks()
             for name in MOMENTS
         }
 
-    def _read(self, schema: dict[str, tuple[str, tuple[int, ...]]]) -> State:
+    def _read(self, schema: Schema) -> State:
         return {
             name: Tensor(dtype, shape, self.tensor(name)) for name, (dtype, shape) in schema.items()
         }

@@ -5,28 +5,24 @@ from __future__ import annotations
 import json as json_text
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any, cast, get_args
 
-try:
+from edgetrain.command import fleet_extra, run_command
+
+with fleet_extra("edgetrain-profile"):
     import typer
     from rich.console import Console
     from rich.table import Table
-except ModuleNotFoundError as missing:
-    raise SystemExit(
-        f"error: edgetrain-profile needs {missing.name}: pip install 'edgetrain[fleet]'"
-    ) from None
 
-from edgetrain.command import run_command
-from edgetrain.errors import ConfigError, ModelError
+from edgetrain.errors import ConfigError
 from edgetrain.memory_profiler.budget import Budget, Interval, format_joules, format_seconds
 from edgetrain.memory_profiler.choose import MODES, Choice, choose, summarise
 from edgetrain.memory_profiler.device import Device
 from edgetrain.memory_profiler.estimate import Estimate, estimate
 from edgetrain.memory_profiler.ledger_cli import report_command, verify_command
 from edgetrain.memory_profiler.memory import PROBE_SAMPLES, available_bytes, probe_base
-from edgetrain.model import Model
 from edgetrain.models import MODELS
+from edgetrain.models.named import named_model
 from edgetrain.ops.op import Mode
 from edgetrain.planner import plan
 from edgetrain.settings import nearest
@@ -109,7 +105,7 @@ def estimate_command(
     """
     device = _device(memory, threads, examples_per_second, watts, base)
     compiled = plan(
-        _model(model, inputs, classes, hidden),
+        named_model(model, inputs, classes, hidden),
         batch,
         _modes(mode)[0],
         micro_batch=micro_batch or batch,
@@ -152,7 +148,7 @@ def choose_command(
     """
     budget = Budget.parse(memory, energy, seconds)
     choice = choose(
-        _model(model, inputs, classes, hidden),
+        named_model(model, inputs, classes, hidden),
         budget,
         _device(None, threads, examples_per_second, watts, base),
         batch=batch,
@@ -180,23 +176,6 @@ app.command("report")(report_command)
 def main() -> None:
     """Run `edgetrain-profile`."""
     run_command(app)
-
-
-def _model(name: str, inputs: int, classes: int, hidden: str) -> Model:
-    """Return a model by name, or the one that a JSON file describes."""
-    if name in MODELS:
-        try:
-            widths = [int(width) for width in hidden.split(",")]
-        except ValueError:
-            raise ConfigError(f"--hidden {hidden!r} is no list of widths: write 256,256") from None
-        return MODELS[name](inputs, classes, widths)
-    path = Path(name)
-    if not path.is_file():
-        raise ConfigError(f"{name!r} is neither a model nor a file: {nearest(name, MODELS)}")
-    try:
-        return Model.from_json(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"cannot read a model from {name}: {error}") from None
 
 
 def _modes(mode: str) -> tuple[Mode, ...]:

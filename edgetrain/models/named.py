@@ -1,0 +1,42 @@
+"""A model as a command names it: one of ours, or a file of JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgetrain.errors import ConfigError, ModelError
+from edgetrain.model import Model
+from edgetrain.models import MODELS
+from edgetrain.ops.linear import Training
+from edgetrain.settings import nearest
+
+__all__ = ["named_model"]
+
+
+def named_model(
+    name: str,
+    inputs: int,
+    classes: int,
+    hidden: str,
+    *,
+    first: Training = "auto",
+    last: Training = "int8",
+) -> Model:
+    """Return a model of ours for some data, or the one that a JSON file describes.
+
+    hidden is the widths of the hidden layers, with commas. Raises ConfigError for a name or widths
+    that mean nothing, ModelError for a file that holds no model.
+    """
+    if name in MODELS:
+        try:
+            widths = tuple(int(width) for width in hidden.split(","))
+        except ValueError:
+            raise ConfigError(f"--hidden {hidden!r} is no list of widths: write 256,256") from None
+        return MODELS[name](inputs, classes, widths, first=first, last=last)
+    path = Path(name)
+    if not path.is_file():
+        raise ConfigError(f"{name!r} is neither a model nor a file: {nearest(name, MODELS)}")
+    try:
+        return Model.from_json(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"cannot read a model from {name}: {error}") from None
