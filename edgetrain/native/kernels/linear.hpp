@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "bits.hpp"
 #include "edgetrain/kernels.hpp"
 #include "weights.hpp"
 
@@ -31,8 +32,8 @@ struct LinearKernels {
     if (weights.mode == WeightMode::bnn && input.signs != nullptr) {
       auto* panel = reinterpret_cast<std::uint32_t*>(scratch.panel);
       Panels::pack_signs(weights, first, panel);
-      Isa::xnor(input.signs, width / lanes, count, panel, static_cast<std::int32_t>(weights.inputs),
-                tile);
+      Isa::xnor(input.signs, width / lanes, width / lanes, count, panel,
+                static_cast<std::int32_t>(weights.inputs), false, tile);
       return;
     }
     // Bytes b stand for 2 b - 1 where they hold signs, for b - 128 where they hold data.
@@ -51,15 +52,15 @@ struct LinearKernels {
 
   static void backward(const Weights& weights, const Input& input, const Codes& codes,
                        std::size_t count, std::size_t first, const BackwardScratch& scratch,
-                       std::int32_t* input_gradient, const UpdateStep& step) {
+                       const GradientTarget& input_gradient, const UpdateStep& step) {
     const std::size_t depth = padded(weights.outputs);
-    if (input_gradient != nullptr) {
+    if (input_gradient.rows != nullptr) {
       for (std::size_t plane = 0; plane < Panels::planes(weights); ++plane) {
         const std::int32_t factor = Panels::plane_factor(weights, plane);
         Panels::pack_inputs(weights, first, plane, scratch.weight_panel);
         Panels::sum_lanes(scratch.weight_panel, depth / 4, -code_zero * factor, scratch.initial);
         Isa::dot({codes.rows, depth, 4}, count, scratch.weight_panel, depth / 4, scratch.initial,
-                 factor, plane > 0, input_gradient, lanes);
+                 factor, plane > 0, input_gradient.rows, input_gradient.stride);
       }
     }
     pack_examples(weights.inputs, input, count, first, scratch.input_panel);
@@ -97,14 +98,7 @@ struct LinearKernels {
       words[row] = signs[row * stride];
       minus_one |= 0xFFU << (8 * row);
     }
-    std::uint32_t packed[lanes];
-    for (std::uint32_t lane = 0; lane < lanes; ++lane) {
-      const std::uint32_t bits = ((words[0] >> lane) & 1U) | ((words[1] >> lane) & 1U) << 8 |
-                                 ((words[2] >> lane) & 1U) << 16 | ((words[3] >> lane) & 1U) << 24;
-      // Bytewise, and without a borrow: a set bit becomes 1, an unset one -1, a missing one 0.
-      packed[lane] = minus_one - bits * 0xFEU;
-    }
-    std::memcpy(out, packed, sizeof packed);
+    Bits<Isa>::spread_signs(words, minus_one, out);
   }
 
   static void pack_bytes(const std::uint8_t* bytes, std::size_t stride, std::size_t present,

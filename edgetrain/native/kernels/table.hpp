@@ -1,6 +1,8 @@
 // Makes the table of one instruction set from the templates.
 #pragma once
 
+#include "conv_backward.hpp"
+#include "conv_forward.hpp"
 #include "edgetrain/kernels.hpp"
 #include "linear.hpp"
 #include "norm.hpp"
@@ -14,6 +16,8 @@ constexpr Kernels make_table() {
       &LinearKernels<Isa>::expand_signs,
       &LinearKernels<Isa>::forward,
       &LinearKernels<Isa>::backward,
+      &ConvForward<Isa>::run,
+      &ConvBackward<Isa>::run,
       &NormKernels<Isa>::sums,
       &NormKernels<Isa>::signs,
       &NormKernels<Isa>::gradient_sums,

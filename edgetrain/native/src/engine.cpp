@@ -26,20 +26,21 @@ Engine::Engine(const Program& program, std::uint64_t seed, const std::string& is
 
 void Engine::initialise() {
   for (const Block& block : program_.blocks) {
-    const LinearRecord& linear = block.linear;
-    const Weights weights = weights_of(linear);
-    if (weights.mode == WeightMode::fsb) {
-      std::fill_n(weights.scale, weights.outputs * weights.scales, initial_scale);
+    const Key key = derive(seed_, 0, block.layer(), Purpose::initial_weights);
+    if (block.convolutional) {
+      const ConvWeights weights = weights_of(block.conv);
+      const ConvShape& shape = weights.shape;
+      if (weights.mode == WeightMode::fsb) {
+        std::fill_n(weights.scale, shape.outputs * shape.channels, initial_scale);
+      } else {
+        initialise_weights(weights.latent, shape.outputs * shape.taps(), shape.channels, key);
+      }
     } else {
-      const Key key = derive(seed_, 0, linear.layer, Purpose::initial_weights);
-      const std::size_t width = padded(weights.inputs);
-      for (std::size_t output = 0; output < weights.outputs; ++output) {
-        for (std::size_t input = 0; input < weights.inputs; ++input) {
-          const std::uint32_t draw =
-              random_byte(key, static_cast<std::uint32_t>(output * width + input));
-          const auto level = static_cast<std::int32_t>((draw * 255U) >> 8) - 127;
-          weights.latent[output * weights.inputs + input] = static_cast<std::int8_t>(level);
-        }
+      const Weights weights = weights_of(block.linear);
+      if (weights.mode == WeightMode::fsb) {
+        std::fill_n(weights.scale, weights.outputs * weights.scales, initial_scale);
+      } else {
+        initialise_weights(weights.latent, weights.outputs, weights.inputs, key);
       }
     }
     const BatchNormRecord& norm = block.norm;
@@ -47,6 +48,18 @@ void Engine::initialise() {
       std::fill_n(arena_.at<float>(zeroed), norm.channels, 0.0F);
     }
     std::fill_n(arena_.at<float>(norm.deviation), norm.channels, 1.0F);
+  }
+}
+
+void Engine::initialise_weights(std::int8_t* latent, std::size_t rows, std::size_t columns,
+                                Key key) {
+  const std::size_t width = padded(columns);
+  for (std::size_t row = 0; row < rows; ++row) {
+    for (std::size_t column = 0; column < columns; ++column) {
+      const std::uint32_t draw = random_byte(key, static_cast<std::uint32_t>(row * width + column));
+      const auto level = static_cast<std::int32_t>((draw * 255U) >> 8) - 127;
+      latent[row * columns + column] = static_cast<std::int8_t>(level);
+    }
   }
 }
 
@@ -60,7 +73,12 @@ LossResult Engine::train(const Examples& examples, const StepSettings& settings)
   for (std::size_t index = program_.blocks.size(); index-- > 0;) {
     const Block& block = program_.blocks[index];
     scale = backward_norm(block, examples.count, scale, settings);
-    backward_linear(block, examples.count, settings);
+    if (block.convolutional) {
+      backward_conv(block, examples.count, settings);
+    } else {
+      decode_codes(block, examples.count);
+      backward_linear(block, examples.count, settings);
+    }
   }
   return result;
 }
@@ -74,23 +92,36 @@ LossResult Engine::evaluate(const Examples& examples) {
 }
 
 void Engine::load(const Examples& examples) {
+  auto* labels = arena_.at<std::uint8_t>(program_.loss.labels);
+  for (std::size_t row = 0; row < examples.count; ++row) {
+    labels[row] = examples.labels[examples.indices[row]];
+  }
+  if (program_.blocks.front().convolutional) {
+    load_patches(examples, program_.blocks.front().conv.source);
+    return;
+  }
   const std::size_t features = program_.input_features;
   const std::size_t stride = padded(features);
   auto* input = arena_.at<std::uint8_t>(program_.input);
-  auto* labels = arena_.at<std::uint8_t>(program_.loss.labels);
   for (std::size_t row = 0; row < examples.count; ++row) {
-    const std::size_t index = examples.indices[row];
-    const std::uint8_t* source = examples.features + index * features;
+    const std::uint8_t* source = examples.features + examples.indices[row] * features;
     std::uint8_t* target = input + row * stride;
     for (std::size_t feature = 0; feature < features; ++feature) {
       target[feature] = source[feature] ^ examples.flip;
     }
-    labels[row] = examples.labels[index];
   }
 }
 
 // Momentum is null where the running statistics judge, not those of the micro-batch.
 void Engine::forward(const Block& block, std::size_t count, const double* momentum) {
+  if (block.convolutional) {
+    forward_conv(block, count, momentum);
+  } else {
+    forward_linear(block, count, momentum);
+  }
+}
+
+void Engine::forward_linear(const Block& block, std::size_t count, const double* momentum) {
   const LinearRecord& linear = block.linear;
   const Weights weights = weights_of(linear);
   const Input input = input_of(linear);
@@ -179,27 +210,36 @@ LossResult Engine::loss(std::size_t count) {
 // shifts, and returns the value of a code's unit.
 float Engine::backward_norm(const Block& block, std::size_t count, float scale,
                             const StepSettings& settings) {
+  const std::size_t rows = count * block.pixels();
   const std::size_t tiles = tiles_of(block.norm.channels);
   const std::size_t width = padded(block.norm.channels);
   auto* maxima = arena_.at<float>(block.norm.channel_sums + 28 * width);
   pool_.run(tiles, [&](std::size_t tile, std::size_t) {
-    maxima[tile] = sum_tile(block, count, tile * lanes, scale, settings);
+    maxima[tile] = sum_tile(block, rows, tile * lanes, scale, settings);
   });
   const float maximum = *std::max_element(maxima, maxima + tiles);
   // Below this the inverse would overflow; no gradient of a network that learns is so small.
   constexpr float smallest = 1e-30F;
   const float inverse = maximum > smallest ? 64.0F / maximum : 0.0F;
-  const Key key = derive(seed_, settings.step, block.linear.layer, Purpose::gradient_codes);
-  auto* codes = arena_.at<std::uint8_t>(block.linear.codes);
-  auto* rows = arena_.at<std::uint8_t>(block.linear.code_rows);
-  auto* columns = arena_.at<std::uint8_t>(block.linear.code_columns);
+  const Key key = derive(seed_, settings.step, block.layer(), Purpose::gradient_codes);
+  auto* codes =
+      arena_.at<std::uint8_t>(block.convolutional ? block.conv.codes : block.linear.codes);
   pool_.run(tiles, [&](std::size_t tile, std::size_t) {
     const std::size_t first = tile * lanes;
-    kernels_.gradient_codes(gradient_tile(block, count, first), gradient_line(block, first),
-                            inverse, key, first, width, codes);
-    kernels_.decode_codes(codes, count, first, width, rows, columns);
+    kernels_.gradient_codes(gradient_tile(block, rows, first), gradient_line(block, first), inverse,
+                            key, first, width, codes);
   });
   return maximum > smallest ? maximum / 64.0F : 0.0F;
+}
+
+void Engine::decode_codes(const Block& block, std::size_t count) {
+  const LinearRecord& linear = block.linear;
+  const std::size_t width = padded(linear.outputs);
+  pool_.run(tiles_of(linear.outputs), [&](std::size_t tile, std::size_t) {
+    kernels_.decode_codes(arena_.at<std::uint8_t>(linear.codes), count, tile * lanes, width,
+                          arena_.at<std::uint8_t>(linear.code_rows),
+                          arena_.at<std::uint8_t>(linear.code_columns));
+  });
 }
 
 float Engine::sum_tile(const Block& block, std::size_t count, std::size_t first, float scale,
@@ -234,8 +274,10 @@ void Engine::backward_linear(const Block& block, std::size_t count, const StepSe
   const Input input = input_of(linear);
   const Codes codes = {arena_.at<std::uint8_t>(linear.code_rows),
                        arena_.at<std::uint8_t>(linear.code_columns)};
-  auto* input_gradient =
-      linear.input_gradient == absent ? nullptr : arena_.at<std::int32_t>(linear.input_gradient);
+  // Above a flatten, a tile of inputs is a tile of channels of one pixel: its rows lie apart.
+  const bool passes = linear.input_gradient != absent;
+  const std::size_t pixels = passes ? program_.blocks[linear.layer - 1].pixels() : 1;
+  const std::size_t words = tiles_of(linear.inputs) / pixels;
   const UpdateStep update = {derive(seed_, settings.step, linear.layer, Purpose::weight_update),
                              settings.latent_step, settings.scale_step};
   const std::size_t input_panel = input_panel_bytes(program_.examples);
@@ -244,8 +286,11 @@ void Engine::backward_linear(const Block& block, std::size_t count, const StepSe
     auto* base = arena_.at<std::int8_t>(linear.backward_tile + thread * linear.backward_tile_bytes);
     auto* initial = reinterpret_cast<std::int32_t*>(base + input_panel + weight_panel);
     const BackwardScratch scratch = {base, base + input_panel, initial, initial + 2 * lanes};
-    auto* below =
-        input_gradient == nullptr ? nullptr : input_gradient + tile * lanes * program_.examples;
+    GradientTarget below = {nullptr, 0};
+    if (passes) {
+      const std::size_t row = tile % words * program_.examples * pixels + tile / words;
+      below = {arena_.at<std::int32_t>(linear.input_gradient) + row * lanes, pixels * lanes};
+    }
     kernels_.linear_backward(weights, input, codes, count, tile * lanes, scratch, below, update);
   });
 }
@@ -273,12 +318,13 @@ Input Engine::input_of(const LinearRecord& record) const {
 GradientTile Engine::gradient_tile(const Block& block, std::size_t count, std::size_t first) const {
   const BatchNormRecord& norm = block.norm;
   const std::size_t word = first / lanes;
-  return {arena_.at<std::int32_t>(norm.output_gradient) + first * program_.examples,
-          arena_.at<std::uint32_t>(block.last ? norm.sign : block.sign.sign) + word,
-          block.last ? nullptr : arena_.at<std::uint32_t>(block.sign.mask) + word,
-          tiles_of(norm.channels),
-          count,
-          static_cast<std::size_t>(INT32_MAX) / largest_gradient(block)};
+  return {
+      arena_.at<std::int32_t>(norm.output_gradient) + first * program_.examples * block.pixels(),
+      arena_.at<std::uint32_t>(block.last ? norm.sign : block.sign.sign) + word,
+      block.last ? nullptr : arena_.at<std::uint32_t>(block.sign.mask) + word,
+      tiles_of(norm.channels),
+      count,
+      static_cast<std::size_t>(INT32_MAX) / largest_gradient(block)};
 }
 
 // The largest magnitude that the gradient of a block's output can have.
@@ -286,11 +332,11 @@ std::size_t Engine::largest_gradient(const Block& block) const {
   if (block.last) {
     return static_cast<std::size_t>(gradient_units);
   }
-  const LinearRecord& above = program_.blocks[block.linear.layer + 1].linear;
-  const std::size_t weight = above.mode == WeightMode::bnn    ? 1
-                             : above.mode == WeightMode::int8 ? 128
-                                                              : 255;
-  return static_cast<std::size_t>(code_zero) * weight * above.outputs;
+  const Block& above = program_.blocks[block.layer() + 1];
+  const WeightMode mode = above.convolutional ? above.conv.mode : above.linear.mode;
+  const std::size_t weight = mode == WeightMode::bnn ? 1 : mode == WeightMode::int8 ? 128 : 255;
+  const std::size_t taps = above.convolutional ? above.conv.shape.taps() : 1;
+  return static_cast<std::size_t>(code_zero) * weight * taps * above.norm.channels;
 }
 
 GradientLine Engine::gradient_line(const Block& block, std::size_t first) const {

@@ -16,7 +16,17 @@ constexpr std::size_t most_blocks = 256;
 constexpr std::size_t most_classes = 256;
 constexpr std::size_t alignment = 64;
 
-enum class Opcode : std::int64_t { linear = 1, batch_norm = 2, sign = 3, loss = 4 };
+constexpr std::size_t largest_kernel = 15;
+constexpr std::size_t most_pixels = std::size_t{1} << 20;
+
+enum class Opcode : std::int64_t {
+  linear = 1,
+  batch_norm = 2,
+  sign = 3,
+  loss = 4,
+  convolution = 5,
+  max_pool = 6
+};
 
 [[noreturn]] void refuse(const std::string& what) {
   throw std::invalid_argument("the plan is damaged: " + what);
@@ -47,7 +57,11 @@ class Reader {
     return value == -1 ? absent : static_cast<std::size_t>(value);
   }
 
-  std::size_t position() const { return position_; }
+  // Whether a record of that kind comes next.
+  bool next_is(Opcode opcode) const {
+    return position_ < count_ && words_[position_] == static_cast<std::int64_t>(opcode);
+  }
+
   bool finished() const { return position_ == count_; }
 
  private:
@@ -139,13 +153,14 @@ BatchNormRecord read_batch_norm(Reader& reader, std::size_t channels) {
   return record;
 }
 
-void check_batch_norm(const Program& program, const BatchNormRecord& r, bool last) {
+void check_batch_norm(const Program& program, const BatchNormRecord& r, std::size_t rows,
+                      bool last) {
   const std::size_t width = padded(r.channels);
   for (const std::size_t offset : {r.shift, r.moment1, r.moment2, r.mean, r.deviation}) {
     fits(program, offset, r.channels * 4, "the state of batch norm");
   }
   fits(program, r.inverse_deviation, width * 4, "the inverse deviation");
-  fits(program, r.output_gradient, program.examples * width * 4, "the gradient of the output");
+  fits(program, r.output_gradient, rows * width * 4, "the gradient of the output");
   fits(program, r.channel_sums, width * 28 + width / lanes * 4, "the channel sums");
   if (last) {
     fits(program, r.sign, program.examples * width / 8, "the last signs");
@@ -175,21 +190,181 @@ LossRecord read_loss(Reader& reader, std::size_t channels) {
   return record;
 }
 
-Block read_block(Reader& reader, const Program& program, std::size_t index, std::size_t count) {
-  Block block{};
-  block.last = index + 1 == count;
-  block.linear = read_linear(reader, index);
-  const std::size_t expected =
-      index == 0 ? program.input_features : program.blocks.back().linear.outputs;
-  if (block.linear.inputs != expected || block.linear.signs_in != (index > 0)) {
+ConvRecord read_conv(Reader& reader, std::size_t layer) {
+  open_record(reader, Opcode::convolution, 22);
+  ConvRecord record{};
+  record.layer = reader.within(layer, layer, "the layer's number");
+  record.mode = static_cast<WeightMode>(reader.within(0, 2, "the weight mode"));
+  record.signs_in = reader.within(0, 1, "the kind of input") == 1;
+  ConvShape& shape = record.source;
+  shape.height = reader.within(1, most_pixels, "the height");
+  shape.width = reader.within(1, most_pixels, "the width");
+  shape.channels = reader.within(1, widest_layer, "the number of channels");
+  shape.out_height = reader.within(1, shape.height, "the height of the output");
+  shape.out_width = reader.within(1, shape.width, "the width of the output");
+  shape.outputs = reader.within(1, widest_layer, "the number of outputs");
+  shape.kernel_height = reader.within(1, largest_kernel, "the height of the kernel");
+  shape.kernel_width = reader.within(1, largest_kernel, "the width of the kernel");
+  shape.stride = reader.within(1, 2, "the stride");
+  shape.pad_top = reader.within(0, shape.kernel_height - 1, "the rows of padding");
+  shape.pad_left = reader.within(0, shape.kernel_width - 1, "the columns of padding");
+  for (std::size_t* offset :
+       {&record.weights, &record.input, &record.input_gradient, &record.codes}) {
+    *offset = reader.offset_or_absent();
+  }
+  record.forward_tile = reader.offset_or_absent();
+  record.forward_tile_bytes = reader.within(0, largest_arena, "the forward tile");
+  record.backward_tile = reader.offset_or_absent();
+  record.backward_tile_bytes = reader.within(0, largest_arena, "the backward tile");
+  record.shape = shape;
+  if (!record.signs_in) {
+    record.shape = {shape.out_height,
+                    shape.out_width,
+                    shape.taps() * shape.channels,
+                    shape.outputs,
+                    shape.out_height,
+                    shape.out_width,
+                    1,
+                    1,
+                    1,
+                    0,
+                    0};
+  }
+  return record;
+}
+
+// Both ends of the kernel's path: it starts in the padding or on the image, and so it ends.
+void check_extent(std::size_t size, std::size_t out, std::size_t kernel, std::size_t stride,
+                  std::size_t pad) {
+  const std::size_t reached = (out - 1) * stride + kernel;
+  if (reached <= pad || reached > size + pad + kernel - 1) {
+    refuse("a convolution leaves its image");
+  }
+}
+
+void check_conv(const Program& program, const Block& block) {
+  const ConvRecord& r = block.conv;
+  const ConvShape& shape = r.shape;
+  const ConvShape& source = r.source;
+  const std::size_t examples = program.examples;
+  check_extent(source.height, source.out_height, source.kernel_height, source.stride,
+               source.pad_top);
+  check_extent(source.width, source.out_width, source.kernel_width, source.stride, source.pad_left);
+  // So that every sum of the products with weights, forward and backward, fits 32 bits.
+  constexpr std::size_t deepest = 2 * widest_layer;
+  if (source.height * source.width > most_pixels ||
+      shape.taps() * padded(shape.channels) > deepest ||
+      shape.taps() * padded(shape.outputs) > deepest) {
+    refuse("a convolution is too large");
+  }
+  if (r.signs_in ? shape.channels % lanes != 0 : r.mode == WeightMode::fsb) {
+    refuse("a convolution cannot be computed");
+  }
+  // So that every sum of the gradient of the weights fits 32 bits.
+  const std::size_t largest = static_cast<std::size_t>(code_zero) * (r.signs_in ? 1 : data_zero);
+  if (examples * shape.pixels() > static_cast<std::size_t>(INT32_MAX) / largest) {
+    refuse("a micro-batch has too many pixels");
+  }
+  const std::size_t row =
+      r.mode == WeightMode::fsb ? shape.channels : shape.taps() * shape.channels;
+  fits(program, r.weights, row * shape.outputs, "the weights");
+  const std::size_t pixels = shape.height * shape.width;
+  const std::size_t width = padded(shape.channels);
+  fits(program, r.input, r.signs_in ? examples * pixels * width / 8 : examples * pixels * width,
+       "the input");
+  if (r.input_gradient != absent) {
+    fits(program, r.input_gradient, examples * pixels * width * 4, "the gradient of the input");
+  }
+  fits(program, r.codes, examples * block.pixels() * padded(shape.outputs) / 2,
+       "the gradient codes");
+  if (r.forward_tile_bytes < forward_layout(block, examples).end ||
+      r.backward_tile_bytes < backward_layout(block, examples).end ||
+      r.forward_tile_bytes % alignment != 0 || r.backward_tile_bytes % alignment != 0) {
+    refuse("a tile is too small");
+  }
+  fits(program, r.forward_tile, program.threads * r.forward_tile_bytes, "the forward tile");
+  fits(program, r.backward_tile, program.threads * r.backward_tile_bytes, "the backward tile");
+}
+
+PoolRecord read_pool(Reader& reader, const ConvShape& shape) {
+  open_record(reader, Opcode::max_pool, 6);
+  PoolRecord record{};
+  reader.within(shape.outputs, shape.outputs, "the channels of max pool");
+  record.window_height = reader.within(1, 2, "the height of a window");
+  record.window_width = reader.within(1, 2, "the width of a window");
+  record.height = reader.within(1, shape.out_height / record.window_height, "the pooled height");
+  record.width = reader.within(1, shape.out_width / record.window_width, "the pooled width");
+  record.argument = reader.offset_or_absent();
+  return record;
+}
+
+// What flows into a block: signs of so many pixels and channels, or the data.
+struct Flow {
+  std::size_t pixels;
+  std::size_t channels;
+  bool signs;
+};
+
+void read_weights(Reader& reader, const Program& program, const Flow& flow, Block& block) {
+  const std::size_t index = program.blocks.size();
+  block.convolutional = reader.next_is(Opcode::convolution);
+  bool fitting;
+  if (block.convolutional) {
+    block.conv = read_conv(reader, index);
+    const ConvShape& source = block.conv.source;
+    const std::size_t pixels = source.height * source.width;
+    fitting = block.conv.signs_in == flow.signs &&
+              (flow.signs ? pixels == flow.pixels && source.channels == flow.channels
+                          : pixels * source.channels == flow.channels);
+    block.pooled = reader.next_is(Opcode::max_pool);
+    if (block.pooled) {
+      block.pool = read_pool(reader, block.conv.shape);
+    }
+  } else {
+    block.linear = read_linear(reader, index);
+    fitting = block.linear.signs_in == flow.signs &&
+              block.linear.inputs == flow.pixels * flow.channels &&
+              (flow.pixels == 1 || flow.channels % lanes == 0);
+  }
+  if (!fitting) {
     refuse("a layer does not fit the one below");
   }
-  if ((block.linear.input_gradient == absent) != (index == 0)) {
+  const std::size_t below =
+      block.convolutional ? block.conv.input_gradient : block.linear.input_gradient;
+  if ((below == absent) != (index == 0)) {
     refuse("a gradient leads nowhere");
   }
-  check_linear(program, block.linear);
-  block.norm = read_batch_norm(reader, block.linear.outputs);
-  check_batch_norm(program, block.norm, block.last);
+  const std::size_t input = block.convolutional ? block.conv.input : block.linear.input;
+  if (index == 0 && input != program.input) {
+    refuse("the first layer does not read the input");
+  }
+}
+
+Block read_block(Reader& reader, const Program& program, std::size_t count) {
+  Block block{};
+  Flow flow = {1, program.input_features, false};
+  if (!program.blocks.empty()) {
+    const Block& below = program.blocks.back();
+    flow = {below.pixels(), below.norm.channels, true};
+  }
+  block.last = program.blocks.size() + 1 == count;
+  read_weights(reader, program, flow, block);
+  const std::size_t rows = program.examples * block.pixels();
+  if (block.convolutional) {
+    check_conv(program, block);
+    if (block.pooled) {
+      fits(program, block.pool.argument, 2 * rows * padded(block.conv.shape.outputs) / 8,
+           "the arguments of max pool");
+    }
+  } else {
+    check_linear(program, block.linear);
+  }
+  const std::size_t outputs = block.convolutional ? block.conv.shape.outputs : block.linear.outputs;
+  if (block.last && block.convolutional) {
+    refuse("it ends with a convolution");
+  }
+  block.norm = read_batch_norm(reader, outputs);
+  check_batch_norm(program, block.norm, rows, block.last);
   return block;
 }
 
@@ -212,6 +387,41 @@ std::size_t weight_panel_bytes(const LinearRecord& record) {
   return padded(record.outputs) * lanes;
 }
 
+ConvForwardLayout forward_layout(const Block& block, std::size_t examples) {
+  const ConvShape& shape = block.conv.shape;
+  const bool binary = block.conv.signs_in && block.conv.mode == WeightMode::bnn;
+  const std::size_t width = padded(shape.channels);
+  const std::size_t planes = block.conv.mode == WeightMode::fsb ? 2 : 1;
+  const std::size_t image = shape.image_height() * shape.image_width() * width;
+  ConvForwardLayout layout{};
+  const std::size_t row = lanes * sizeof(std::int32_t);
+  layout.tap_sums = padded(shape.taps() * width * (binary ? lanes / 8 : lanes) * planes, alignment);
+  layout.initial = layout.tap_sums + shape.taps() * row;
+  layout.image = layout.initial + 2 * row;
+  layout.unpooled =
+      layout.image + (block.conv.signs_in ? padded(binary ? image / 8 : image, alignment) : 0);
+  layout.tile = layout.unpooled + (block.pooled ? shape.pixels() * row : 0);
+  layout.end = layout.tile + examples * block.pixels() * row;
+  return layout;
+}
+
+ConvBackwardLayout backward_layout(const Block& block, std::size_t examples) {
+  const ConvShape& shape = block.conv.shape;
+  const std::size_t depth = padded(shape.outputs);
+  const std::size_t chunk = chunk_examples(examples, shape.pixels()) * padded(shape.pixels(), 4);
+  const bool passes = block.conv.input_gradient != absent;
+  ConvBackwardLayout layout{};
+  layout.input_panel = padded(chunk * depth, alignment);
+  layout.gradient = layout.input_panel + padded(chunk * lanes, alignment);
+  layout.initial = layout.gradient + shape.taps() * depth * lanes * sizeof(std::int32_t);
+  layout.code_rows = layout.initial + 2 * lanes * sizeof(std::int32_t);
+  layout.code_image = layout.code_rows + padded(shape.pixels() * depth, alignment);
+  const std::size_t image = shape.code_height() * shape.code_width() * depth;
+  layout.weight_panel = layout.code_image + (passes ? padded(image, alignment) : 0);
+  layout.end = layout.weight_panel + (passes ? shape.taps() * depth * lanes : 0);
+  return layout;
+}
+
 Program parse_program(const std::int64_t* words, std::size_t count) {
   Reader reader(words, count);
   if (reader.word() != magic) {
@@ -223,20 +433,20 @@ Program parse_program(const std::int64_t* words, std::size_t count) {
   program.arena_bytes = reader.within(alignment, largest_arena, "the arena");
   program.input_features = reader.within(1, widest_layer, "the number of features");
   program.input = reader.offset_or_absent();
-  fits(program, program.input, program.examples * padded(program.input_features), "the input");
   const std::size_t blocks = reader.within(1, most_blocks, "the number of blocks");
   program.blocks.reserve(blocks);
   for (std::size_t index = 0; index < blocks; ++index) {
-    Block block = read_block(reader, program, index, blocks);
+    Block block = read_block(reader, program, blocks);
     if (block.last) {
-      program.loss = read_loss(reader, block.linear.outputs);
+      program.loss = read_loss(reader, block.norm.channels);
       fits(program, program.loss.logits, program.examples * program.loss.classes * 4, "the logits");
       fits(program, program.loss.gradient, program.examples * padded(program.loss.classes) * 4,
            "the gradient of the loss");
       fits(program, program.loss.labels, program.examples, "the labels");
     } else {
-      block.sign = read_sign(reader, block.linear.outputs);
-      const std::size_t bytes = program.examples * padded(block.sign.channels) / 8;
+      block.sign = read_sign(reader, block.norm.channels);
+      const std::size_t rows = program.examples * block.pixels();
+      const std::size_t bytes = rows * padded(block.sign.channels) / 8;
       fits(program, block.sign.sign, bytes, "the signs");
       fits(program, block.sign.mask, bytes, "the mask");
     }

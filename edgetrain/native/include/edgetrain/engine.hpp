@@ -52,19 +52,27 @@ class Engine {
 
  private:
   void load(const Examples& examples);
+  void load_patches(const Examples& examples, const ConvShape& shape);
+  void initialise_weights(std::int8_t* latent, std::size_t rows, std::size_t columns, Key key);
   void forward(const Block& block, std::size_t count, const double* momentum);
-  void finish_tile(const Block& block, std::size_t count, std::size_t first,
+  void forward_linear(const Block& block, std::size_t count, const double* momentum);
+  void forward_conv(const Block& block, std::size_t count, const double* momentum);
+  void finish_tile(const Block& block, std::size_t rows, std::size_t first,
                    const std::int32_t* tile, const double* momentum);
   void write_logits(const Block& block, std::size_t count, std::size_t first,
                     const std::int32_t* tile, const ChannelStatistics* statistics);
   LossResult loss(std::size_t count);
   float backward_norm(const Block& block, std::size_t count, float scale,
                       const StepSettings& settings);
+  void decode_codes(const Block& block, std::size_t count);
   void backward_linear(const Block& block, std::size_t count, const StepSettings& settings);
+  void backward_conv(const Block& block, std::size_t count, const StepSettings& settings);
   float sum_tile(const Block& block, std::size_t count, std::size_t first, float scale,
                  const StepSettings& settings);
 
   Weights weights_of(const LinearRecord& record) const;
+  ConvWeights weights_of(const ConvRecord& record) const;
+  Pool pool_of(const Block& block) const;
   Input input_of(const LinearRecord& record) const;
   std::size_t largest_gradient(const Block& block) const;
   GradientTile gradient_tile(const Block& block, std::size_t count, std::size_t first) const;

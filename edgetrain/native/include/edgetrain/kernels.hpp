@@ -81,12 +81,97 @@ struct Codes {
   const std::uint8_t* columns;
 };
 
+// Where the gradient of a layer's input goes, a row of 32 an example; null where none is wanted.
+struct GradientTarget {
+  std::int32_t* rows;
+  std::size_t stride;
+};
+
 struct UpdateStep {
   Key key;
   // Sizes of the step in 1/256 of a level.
   std::uint32_t latent_step;
   std::uint32_t scale_step;
 };
+
+// A convolution over [height][width][channels]; one whose input are patches has a 1 x 1 kernel.
+struct ConvShape {
+  std::size_t height;
+  std::size_t width;
+  std::size_t channels;
+  std::size_t outputs;
+  std::size_t out_height;
+  std::size_t out_width;
+  std::size_t kernel_height;
+  std::size_t kernel_width;
+  std::size_t stride;
+  std::size_t pad_top;
+  std::size_t pad_left;
+
+  std::size_t taps() const { return kernel_height * kernel_width; }
+  std::size_t pixels() const { return out_height * out_width; }
+  // The padded image that the kernel passes over, and that of the gradient codes on the way back.
+  std::size_t image_height() const { return (out_height - 1) * stride + kernel_height; }
+  std::size_t image_width() const { return (out_width - 1) * stride + kernel_width; }
+  std::size_t code_height() const { return height + kernel_height - 1; }
+  std::size_t code_width() const { return width + kernel_width - 1; }
+};
+
+// Latents [output][tap][channel], or scales [output][channel] and the key of fixed signs.
+struct ConvWeights {
+  WeightMode mode;
+  ConvShape shape;
+  std::int8_t* latent;
+  std::uint8_t* scale;
+  Key signs;
+};
+
+// Maxima over windows of the sums, and which element of its window each was: two planes of bits.
+// A window of 0 x 0 pools nothing.
+struct Pool {
+  std::size_t window_height;
+  std::size_t window_width;
+  std::size_t height;
+  std::size_t width;
+  std::size_t words;
+  std::uint32_t* low;
+  std::uint32_t* high;
+
+  bool present() const { return window_height != 0; }
+  std::size_t pixels() const { return height * width; }
+};
+
+// 4-bit codes of the gradient, a row a pooled pixel, and how to undo the pooling.
+struct ConvGradient {
+  const std::uint8_t* codes;
+  Pool pool;
+};
+
+struct ConvForwardScratch {
+  std::int8_t* panel;
+  std::int32_t* tap_sums;
+  std::int32_t* initial;
+  std::uint8_t* image;
+  std::int32_t* unpooled;
+};
+
+struct ConvBackwardScratch {
+  std::uint8_t* columns;
+  std::int8_t* input_panel;
+  std::int32_t* gradient;
+  std::int32_t* initial;
+  std::uint8_t* code_rows;
+  // Null where no gradient of the input is wanted.
+  std::uint8_t* code_image;
+  std::int8_t* weight_panel;
+};
+
+// Examples whose pixels are multiplied at a time in the gradient of the weights.
+constexpr std::size_t chunk_examples(std::size_t examples, std::size_t pixels) {
+  constexpr std::size_t chunk_pixels = 256;
+  const std::size_t fitting = chunk_pixels / pixels;
+  return fitting < 1 ? 1 : fitting < examples ? fitting : examples;
+}
 
 // Exact sums of one tile of 32 channels.
 struct TileSums {
@@ -132,8 +217,16 @@ struct Kernels {
   // For 32 inputs from `first`: the gradient of the input[count][32], if wanted, then the update of
   // the weights.
   void (*linear_backward)(const Weights&, const Input&, const Codes&, std::size_t count,
-                          std::size_t first, const BackwardScratch&, std::int32_t* input_gradient,
+                          std::size_t first, const BackwardScratch&, const GradientTarget&,
                           const UpdateStep&);
+
+  // The same of a convolution: tile[rows][32] of 32 outputs from `first`, pooled where asked.
+  void (*conv_forward)(const ConvWeights&, const Input&, std::size_t examples, std::size_t first,
+                       const ConvForwardScratch&, const Pool&, std::int32_t* tile);
+  // For 32 input channels from `first`: their gradient[rows][32], if wanted, then the update.
+  void (*conv_backward)(const ConvWeights&, const Input&, const ConvGradient&, std::size_t examples,
+                        std::size_t first, const ConvBackwardScratch&, std::int32_t* input_gradient,
+                        const UpdateStep&);
 
   // The deviation is the sum of |count y - sum|.
   void (*tile_sums)(const std::int32_t* tile, std::size_t count, TileSums& sums);

@@ -39,6 +39,51 @@ std::size_t forward_panel_bytes(const LinearRecord& record);
 std::size_t input_panel_bytes(std::size_t examples);
 std::size_t weight_panel_bytes(const LinearRecord& record);
 
+struct ConvRecord {
+  std::size_t layer;
+  WeightMode mode;
+  bool signs_in;
+  // As the kernels see it: where the data are gathered into patches, a 1 x 1 kernel over patches.
+  ConvShape shape;
+  // As the data lie.
+  ConvShape source;
+  std::size_t weights;
+  std::size_t input;
+  std::size_t input_gradient;
+  std::size_t codes;
+  std::size_t forward_tile;
+  std::size_t forward_tile_bytes;
+  std::size_t backward_tile;
+  std::size_t backward_tile_bytes;
+};
+
+struct PoolRecord {
+  std::size_t window_height;
+  std::size_t window_width;
+  std::size_t height;
+  std::size_t width;
+  std::size_t argument;
+};
+
+// Where the parts of a tile's scratch begin, in bytes, and where the last ends.
+struct ConvForwardLayout {
+  std::size_t tap_sums;
+  std::size_t initial;
+  std::size_t image;
+  std::size_t unpooled;
+  std::size_t tile;
+  std::size_t end;
+};
+struct ConvBackwardLayout {
+  std::size_t input_panel;
+  std::size_t gradient;
+  std::size_t initial;
+  std::size_t code_rows;
+  std::size_t code_image;
+  std::size_t weight_panel;
+  std::size_t end;
+};
+
 struct BatchNormRecord {
   std::size_t channels;
   std::size_t shift;
@@ -68,12 +113,26 @@ struct LossRecord {
 };
 
 struct Block {
+  // One of the two opens the block.
+  bool convolutional;
   LinearRecord linear;
+  ConvRecord conv;
+  bool pooled;
+  PoolRecord pool;
   BatchNormRecord norm;
   // Meaningful in every block but the last.
   SignRecord sign;
   bool last;
+
+  // Rows that one example leaves behind: pixels after pooling.
+  std::size_t pixels() const {
+    return !convolutional ? 1 : pooled ? pool.height * pool.width : conv.shape.pixels();
+  }
+  std::size_t layer() const { return convolutional ? conv.layer : linear.layer; }
 };
+
+ConvForwardLayout forward_layout(const Block& block, std::size_t examples);
+ConvBackwardLayout backward_layout(const Block& block, std::size_t examples);
 
 struct Program {
   std::size_t examples;

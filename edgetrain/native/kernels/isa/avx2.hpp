@@ -31,11 +31,12 @@ struct Avx2 : Bytes256<Avx2> {
     return ~below;
   }
 
-  static void xnor(const std::uint32_t* rows, std::size_t words, std::size_t count,
-                   const std::uint32_t* panel, std::int32_t inputs, std::int32_t* tile) {
+  static void xnor(const std::uint32_t* rows, std::size_t row_stride, std::size_t words,
+                   std::size_t count, const std::uint32_t* panel, std::int32_t inputs,
+                   bool accumulate, std::int32_t* tile) {
     for (std::size_t row = 0; row < count; ++row) {
       for (std::size_t part = 0; part < 4; ++part) {
-        xnor_part(rows + row * words, words, panel + 8 * part, inputs,
+        xnor_part(rows + row * row_stride, words, panel + 8 * part, inputs, accumulate,
                   tile + row * lanes + 8 * part);
       }
     }
@@ -84,7 +85,7 @@ struct Avx2 : Bytes256<Avx2> {
   }
 
   static void xnor_part(const std::uint32_t* row, std::size_t words, const std::uint32_t* panel,
-                        std::int32_t inputs, std::int32_t* tile) {
+                        std::int32_t inputs, bool accumulate, std::int32_t* tile) {
     // A byte holds the counts of 31 words at most: 31 * 8 = 248.
     constexpr std::size_t run = 31;
     __m256i differing = _mm256_setzero_si256();
@@ -99,7 +100,10 @@ struct Avx2 : Bytes256<Avx2> {
       const __m256i pairs = _mm256_maddubs_epi16(bytes, _mm256_set1_epi8(1));
       differing = _mm256_add_epi32(differing, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
     }
-    store(tile, _mm256_sub_epi32(_mm256_set1_epi32(inputs), _mm256_slli_epi32(differing, 1)));
+    const __m256i before = accumulate ? load(tile) : _mm256_setzero_si256();
+    const __m256i product =
+        _mm256_sub_epi32(_mm256_set1_epi32(inputs), _mm256_slli_epi32(differing, 1));
+    store(tile, _mm256_add_epi32(before, product));
   }
 
   template <int Rows>

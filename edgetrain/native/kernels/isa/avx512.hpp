@@ -26,17 +26,19 @@ struct Avx512 : Bytes256<Avx512> {
     return low | high << 16;
   }
 
-  static void xnor(const std::uint32_t* rows, std::size_t words, std::size_t count,
-                   const std::uint32_t* panel, std::int32_t inputs, std::int32_t* tile) {
+  static void xnor(const std::uint32_t* rows, std::size_t row_stride, std::size_t words,
+                   std::size_t count, const std::uint32_t* panel, std::int32_t inputs,
+                   bool accumulate, std::int32_t* tile) {
+    const Signs signs{panel, row_stride, words, inputs, accumulate};
     std::size_t row = 0;
     for (; row + 8 <= count; row += 8) {
-      xnor_rows<8>(rows + row * words, words, panel, inputs, tile + row * lanes);
+      xnor_rows<8>(rows + row * row_stride, signs, tile + row * lanes);
     }
     for (; row + 4 <= count; row += 4) {
-      xnor_rows<4>(rows + row * words, words, panel, inputs, tile + row * lanes);
+      xnor_rows<4>(rows + row * row_stride, signs, tile + row * lanes);
     }
     for (; row < count; ++row) {
-      xnor_rows<1>(rows + row * words, words, panel, inputs, tile + row * lanes);
+      xnor_rows<1>(rows + row * row_stride, signs, tile + row * lanes);
     }
   }
 
@@ -57,6 +59,14 @@ struct Avx512 : Bytes256<Avx512> {
   }
 
  private:
+  struct Signs {
+    const std::uint32_t* panel;
+    std::size_t row_stride;
+    std::size_t words;
+    std::int32_t inputs;
+    bool accumulate;
+  };
+
   struct Epilogue {
     const std::int32_t* initial;
     std::int32_t multiplier;
@@ -74,29 +84,31 @@ struct Avx512 : Bytes256<Avx512> {
   }
 
   template <int Rows>
-  static void xnor_rows(const std::uint32_t* rows, std::size_t words, const std::uint32_t* panel,
-                        std::int32_t inputs, std::int32_t* tile) {
+  static void xnor_rows(const std::uint32_t* rows, const Signs& given, std::int32_t* tile) {
     __m512i differing[Rows][2];
     for (int row = 0; row < Rows; ++row) {
       differing[row][0] = differing[row][1] = _mm512_setzero_si512();
     }
-    for (std::size_t word = 0; word < words; ++word) {
+    const std::uint32_t* panel = given.panel;
+    for (std::size_t word = 0; word < given.words; ++word) {
       const __m512i low = load(panel + word * lanes);
       const __m512i high = load(panel + word * lanes + 16);
       for (int row = 0; row < Rows; ++row) {
-        const __m512i signs =
-            _mm512_set1_epi32(static_cast<int>(rows[static_cast<std::size_t>(row) * words + word]));
+        const std::size_t at = static_cast<std::size_t>(row) * given.row_stride + word;
+        const __m512i signs = _mm512_set1_epi32(static_cast<int>(rows[at]));
         differing[row][0] =
             _mm512_add_epi32(differing[row][0], _mm512_popcnt_epi32(_mm512_xor_si512(signs, low)));
         differing[row][1] =
             _mm512_add_epi32(differing[row][1], _mm512_popcnt_epi32(_mm512_xor_si512(signs, high)));
       }
     }
-    const __m512i all = _mm512_set1_epi32(inputs);
+    const __m512i all = _mm512_set1_epi32(given.inputs);
     for (int row = 0; row < Rows; ++row) {
       for (int half = 0; half < 2; ++half) {
-        _mm512_storeu_si512(tile + static_cast<std::size_t>(row) * lanes + 16 * half,
-                            _mm512_sub_epi32(all, _mm512_slli_epi32(differing[row][half], 1)));
+        std::int32_t* target = tile + static_cast<std::size_t>(row) * lanes + 16 * half;
+        const __m512i before = given.accumulate ? load(target) : _mm512_setzero_si512();
+        const __m512i product = _mm512_sub_epi32(all, _mm512_slli_epi32(differing[row][half], 1));
+        _mm512_storeu_si512(target, _mm512_add_epi32(before, product));
       }
     }
   }

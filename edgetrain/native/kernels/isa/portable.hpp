@@ -30,19 +30,21 @@ struct Portable {
     return word;
   }
 
-  // tile[count][32] = inputs - 2 popcount(row ^ panel), panel[words][32].
-  static void xnor(const std::uint32_t* rows, std::size_t words, std::size_t count,
-                   const std::uint32_t* panel, std::int32_t inputs, std::int32_t* tile) {
+  // tile[count][32] = inputs - 2 popcount(row ^ panel) (+ tile), panel[words][32].
+  static void xnor(const std::uint32_t* rows, std::size_t row_stride, std::size_t words,
+                   std::size_t count, const std::uint32_t* panel, std::int32_t inputs,
+                   bool accumulate, std::int32_t* tile) {
     for (std::size_t row = 0; row < count; ++row) {
       std::int32_t differing[lanes] = {};
       for (std::size_t word = 0; word < words; ++word) {
-        const std::uint32_t signs = rows[row * words + word];
+        const std::uint32_t signs = rows[row * row_stride + word];
         for (std::size_t lane = 0; lane < lanes; ++lane) {
           differing[lane] += population(signs ^ panel[word * lanes + lane]);
         }
       }
       for (std::size_t lane = 0; lane < lanes; ++lane) {
-        tile[row * lanes + lane] = inputs - 2 * differing[lane];
+        const std::int32_t before = accumulate ? tile[row * lanes + lane] : 0;
+        tile[row * lanes + lane] = before + inputs - 2 * differing[lane];
       }
     }
   }

@@ -1,0 +1,219 @@
+// The sums of a convolution, a tile of 32 outputs at a time: products over a padded copy of one
+// example, corrected at its borders, then pooled.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "conv_weights.hpp"
+#include "edgetrain/kernels.hpp"
+
+namespace edgetrain {
+
+template <class Isa>
+struct ConvForward {
+  using Panels = ConvPanels<Isa>;
+
+  static void run(const ConvWeights& weights, const Input& input, std::size_t examples,
+                  std::size_t first, const ConvForwardScratch& scratch, const Pool& pool,
+                  std::int32_t* tile) {
+    const ConvShape& shape = weights.shape;
+    const bool binary = input.signs != nullptr && weights.mode == WeightMode::bnn;
+    if (binary) {
+      pack_bits(weights, first, scratch);
+    } else {
+      pack_bytes(weights, first, input.signs != nullptr, scratch);
+    }
+    // What lies around the image stays zero: only its inside is written, example by example.
+    if (input.signs != nullptr) {
+      const std::size_t pixel = padded(shape.channels) / (binary ? 8 : 1);
+      std::memset(scratch.image, 0, shape.image_height() * shape.image_width() * pixel);
+    }
+    for (std::size_t example = 0; example < examples; ++example) {
+      std::int32_t* sums =
+          pool.present() ? scratch.unpooled : tile + example * shape.pixels() * lanes;
+      if (binary) {
+        multiply_bits(shape, input, example, scratch, sums);
+      } else {
+        multiply_bytes(weights, input, example, scratch, sums);
+      }
+      if (input.signs != nullptr) {
+        correct_borders(shape, scratch.tap_sums, sums);
+      }
+      if (pool.present()) {
+        take_maxima(shape, pool, example * pool.pixels(), sums, tile);
+      }
+    }
+  }
+
+ private:
+  static void pack_bits(const ConvWeights& weights, std::size_t first,
+                        const ConvForwardScratch& scratch) {
+    const ConvShape& shape = weights.shape;
+    auto* panel = reinterpret_cast<std::uint32_t*>(scratch.panel);
+    Panels::pack_signs(weights, first, panel);
+    // The sum of a tap is what its product with 32 ones would be, less what one with nothing is.
+    const std::size_t words = shape.channels / lanes;
+    const std::uint32_t ones[1] = {~0U};
+    for (std::size_t tap = 0; tap < shape.taps(); ++tap) {
+      for (std::size_t word = 0; word < words; ++word) {
+        Isa::xnor(ones, 1, 1, 1, panel + (tap * words + word) * lanes,
+                  static_cast<std::int32_t>(lanes), word > 0, scratch.tap_sums + tap * lanes);
+      }
+    }
+  }
+
+  static void pack_bytes(const ConvWeights& weights, std::size_t first, bool signs,
+                         const ConvForwardScratch& scratch) {
+    const ConvShape& shape = weights.shape;
+    const std::size_t depth = padded(shape.channels);
+    const std::size_t panel_bytes = shape.taps() * depth * lanes;
+    // Bytes b stand for 2 b - 1 where they hold signs, for b - 128 where they hold data.
+    const std::int32_t zero = signs ? 1 : data_zero;
+    for (std::size_t plane = 0; plane < Panels::planes(weights); ++plane) {
+      const std::int32_t factor = Panels::plane_factor(weights, plane);
+      std::int8_t* panel = scratch.panel + plane * panel_bytes;
+      Panels::pack_outputs(weights, first, plane, panel);
+      Panels::sum_lanes(panel, shape.taps() * depth / 4, -zero * factor, false,
+                        scratch.initial + plane * lanes);
+      for (std::size_t tap = 0; tap < shape.taps(); ++tap) {
+        Panels::sum_lanes(panel + tap * depth * lanes, depth / 4, factor, plane > 0,
+                          scratch.tap_sums + tap * lanes);
+      }
+    }
+  }
+
+  static void multiply_bits(const ConvShape& shape, const Input& input, std::size_t example,
+                            const ConvForwardScratch& scratch, std::int32_t* sums) {
+    const std::size_t words = shape.channels / lanes;
+    const auto* panel = reinterpret_cast<const std::uint32_t*>(scratch.panel);
+    auto* image = reinterpret_cast<std::uint32_t*>(scratch.image);
+    const std::size_t width = shape.image_width();
+    for_each_inside_row(shape, [&](std::size_t row, std::size_t y, std::size_t columns) {
+      std::memcpy(image + (row * width + shape.pad_left) * words,
+                  input.signs + (example * shape.height + y) * shape.width * words,
+                  columns * words * sizeof(std::uint32_t));
+    });
+    const auto inputs = static_cast<std::int32_t>(shape.kernel_width * shape.channels);
+    for (std::size_t row = 0; row < shape.out_height; ++row) {
+      for (std::size_t tap_row = 0; tap_row < shape.kernel_height; ++tap_row) {
+        Isa::xnor(image + (row * shape.stride + tap_row) * width * words, shape.stride * words,
+                  shape.kernel_width * words, shape.out_width,
+                  panel + tap_row * shape.kernel_width * words * lanes, inputs, tap_row > 0,
+                  sums + row * shape.out_width * lanes);
+      }
+    }
+  }
+
+  static void multiply_bytes(const ConvWeights& weights, const Input& input, std::size_t example,
+                             const ConvForwardScratch& scratch, std::int32_t* sums) {
+    const ConvShape& shape = weights.shape;
+    const std::size_t depth = padded(shape.channels);
+    const std::size_t width = shape.image_width();
+    const std::uint8_t* image = scratch.image;
+    if (input.signs == nullptr) {
+      image = input.bytes + example * shape.height * shape.width * depth;
+    } else {
+      expand_image(shape, input.signs + example * shape.height * shape.width * (depth / lanes),
+                   scratch.image);
+    }
+    constexpr std::int32_t zeros[lanes] = {};
+    const std::int32_t gain = input.signs == nullptr ? 1 : 2;
+    for (std::size_t plane = 0; plane < Panels::planes(weights); ++plane) {
+      const std::int8_t* panel = scratch.panel + plane * shape.taps() * depth * lanes;
+      const std::int32_t multiplier = gain * Panels::plane_factor(weights, plane);
+      for (std::size_t row = 0; row < shape.out_height; ++row) {
+        for (std::size_t tap_row = 0; tap_row < shape.kernel_height; ++tap_row) {
+          const std::uint8_t* begin = image + (row * shape.stride + tap_row) * width * depth;
+          Isa::dot({begin, shape.stride * depth, 4}, shape.out_width,
+                   panel + tap_row * shape.kernel_width * depth * lanes,
+                   shape.kernel_width * depth / 4,
+                   tap_row == 0 ? scratch.initial + plane * lanes : zeros, multiplier,
+                   plane + tap_row > 0, sums + row * shape.out_width * lanes, lanes);
+        }
+      }
+    }
+  }
+
+  static void expand_image(const ConvShape& shape, const std::uint32_t* signs,
+                           std::uint8_t* image) {
+    const std::size_t words = shape.channels / lanes;
+    for_each_inside_row(shape, [&](std::size_t row, std::size_t y, std::size_t columns) {
+      std::uint8_t* bytes = image + (row * shape.image_width() + shape.pad_left) * shape.channels;
+      const std::uint32_t* from = signs + y * shape.width * words;
+      for (std::size_t word = 0; word < columns * words; ++word) {
+        for (std::uint32_t lane = 0; lane < lanes; ++lane) {
+          bytes[word * lanes + lane] = static_cast<std::uint8_t>((from[word] >> lane) & 1U);
+        }
+      }
+    });
+  }
+
+  // Calls visit(row of the padded image, row of the example, columns that the kernel reaches).
+  template <class Visit>
+  static void for_each_inside_row(const ConvShape& shape, const Visit& visit) {
+    const std::size_t columns = std::min(shape.width, shape.image_width() - shape.pad_left);
+    const std::size_t rows = std::min(shape.height, shape.image_height() - shape.pad_top);
+    for (std::size_t y = 0; y < rows; ++y) {
+      visit(shape.pad_top + y, y, columns);
+    }
+  }
+
+  // Outside of the image zeros were read as -1: what they took away is given back.
+  static void correct_borders(const ConvShape& shape, const std::int32_t* tap_sums,
+                              std::int32_t* sums) {
+    const auto outside = [](std::size_t position, std::size_t pad, std::size_t size) {
+      return position < pad || position - pad >= size;
+    };
+    for (std::size_t row = 0; row < shape.out_height; ++row) {
+      const std::size_t top = row * shape.stride;
+      const bool row_inside =
+          top >= shape.pad_top && top + shape.kernel_height <= shape.height + shape.pad_top;
+      for (std::size_t column = 0; column < shape.out_width; ++column) {
+        const std::size_t left = column * shape.stride;
+        if (row_inside && left >= shape.pad_left &&
+            left + shape.kernel_width <= shape.width + shape.pad_left) {
+          continue;
+        }
+        std::int32_t* corrected = sums + (row * shape.out_width + column) * lanes;
+        for (std::size_t tap = 0; tap < shape.taps(); ++tap) {
+          if (outside(top + tap / shape.kernel_width, shape.pad_top, shape.height) ||
+              outside(left + tap % shape.kernel_width, shape.pad_left, shape.width)) {
+            for (std::size_t lane = 0; lane < lanes; ++lane) {
+              corrected[lane] += tap_sums[tap * lanes + lane];
+            }
+          }
+        }
+      }
+    }
+  }
+
+  static void take_maxima(const ConvShape& shape, const Pool& pool, std::size_t first_row,
+                          const std::int32_t* sums, std::int32_t* tile) {
+    for (std::size_t pixel = 0; pixel < pool.pixels(); ++pixel) {
+      const std::size_t top = pixel / pool.width * pool.window_height;
+      const std::size_t left = pixel % pool.width * pool.window_width;
+      std::int32_t* best = tile + (first_row + pixel) * lanes;
+      std::memcpy(best, sums + (top * shape.out_width + left) * lanes, lanes * sizeof *best);
+      std::uint32_t low = 0;
+      std::uint32_t high = 0;
+      for (std::size_t at = 1; at < pool.window_height * pool.window_width; ++at) {
+        const std::size_t row = top + at / pool.window_width;
+        const std::size_t column = left + at % pool.window_width;
+        const std::int32_t* value = sums + (row * shape.out_width + column) * lanes;
+        const std::uint32_t larger = ~Isa::at_least(best, value);
+        low = (at & 1) != 0 ? low | larger : low & ~larger;
+        high = (at & 2) != 0 ? high | larger : high & ~larger;
+        for (std::size_t lane = 0; lane < lanes; ++lane) {
+          best[lane] = std::max(best[lane], value[lane]);
+        }
+      }
+      pool.low[(first_row + pixel) * pool.words] = low;
+      pool.high[(first_row + pixel) * pool.words] = high;
+    }
+  }
+};
+
+}  // namespace edgetrain

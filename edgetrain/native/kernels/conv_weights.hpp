@@ -1,0 +1,121 @@
+// Weights of a convolution as its products need them, a tap at a time.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "edgetrain/kernels.hpp"
+
+namespace edgetrain {
+
+template <class Isa>
+struct ConvPanels {
+  // An fsb weight, a scale of 8 bits with a sign, is 2 * plane 0 + plane 1.
+  static std::size_t planes(const ConvWeights& weights) {
+    return weights.mode == WeightMode::fsb ? 2 : 1;
+  }
+  static std::int32_t plane_factor(const ConvWeights& weights, std::size_t plane) {
+    return weights.mode == WeightMode::fsb && plane == 0 ? 2 : 1;
+  }
+
+  static std::uint32_t fixed_signs(const ConvWeights& weights, std::size_t output, std::size_t tap,
+                                   std::size_t first) {
+    const std::size_t words = padded(weights.shape.channels) / lanes;
+    const std::size_t row = output * weights.shape.taps() + tap;
+    return random_bits(weights.signs, static_cast<std::uint32_t>(row * words + first / lanes));
+  }
+
+  // values[32] = the weights of one output and tap for the channels from `first`.
+  static void expand(const ConvWeights& weights, std::size_t output, std::size_t tap,
+                     std::size_t first, std::size_t plane, std::int8_t* values) {
+    const ConvShape& shape = weights.shape;
+    const std::size_t valid = std::min(lanes, shape.channels - first);
+    std::memset(values, 0, lanes);
+    if (weights.mode == WeightMode::fsb) {
+      const std::uint8_t* scale = weights.scale + output * shape.channels + first;
+      const std::uint32_t signs = fixed_signs(weights, output, tap, first);
+      for (std::size_t lane = 0; lane < valid; ++lane) {
+        const int sign = static_cast<int>((signs >> lane) & 1U) * 2 - 1;
+        const int part = plane == 0 ? scale[lane] >> 1 : scale[lane] & 1;
+        values[lane] = static_cast<std::int8_t>(sign * part);
+      }
+      return;
+    }
+    const std::int8_t* latent =
+        weights.latent + (output * shape.taps() + tap) * shape.channels + first;
+    if (weights.mode == WeightMode::int8) {
+      std::memcpy(values, latent, valid);
+      return;
+    }
+    for (std::size_t lane = 0; lane < valid; ++lane) {
+      values[lane] = static_cast<std::int8_t>((latent[lane] >> 7) | 1);
+    }
+  }
+
+  // panel[taps][channels / 4][32 outputs][4 channels] of the outputs from `first`.
+  static void pack_outputs(const ConvWeights& weights, std::size_t first, std::size_t plane,
+                           std::int8_t* panel) {
+    const ConvShape& shape = weights.shape;
+    const std::size_t present = std::min(lanes, shape.outputs - first);
+    for (std::size_t tap = 0; tap < shape.taps(); ++tap) {
+      for (std::size_t channel = 0; channel < padded(shape.channels); channel += lanes) {
+        std::int8_t values[lanes * lanes] = {};
+        for (std::size_t lane = 0; lane < present; ++lane) {
+          expand(weights, first + lane, tap, channel, plane, values + lane * lanes);
+        }
+        Isa::template transpose<ByteForm::plain>(values, lanes, panel);
+        panel += lanes * lanes;
+      }
+    }
+  }
+
+  // panel[taps, last first][outputs / 4][32 channels][4 outputs] of the channels from `first`.
+  static void pack_channels(const ConvWeights& weights, std::size_t first, std::size_t plane,
+                            std::int8_t* panel) {
+    const ConvShape& shape = weights.shape;
+    const std::size_t stride = shape.taps() * shape.channels;
+    const bool direct = weights.mode == WeightMode::bnn && first + lanes <= shape.channels;
+    for (std::size_t tap = shape.taps(); tap-- > 0;) {
+      for (std::size_t output = 0; output < padded(shape.outputs); output += 4) {
+        if (direct && output + 4 <= shape.outputs) {
+          const std::int8_t* latents =
+              weights.latent + (output * shape.taps() + tap) * shape.channels + first;
+          Isa::template interleave<ByteForm::signs>(latents, stride, panel);
+        } else {
+          std::int8_t values[4][lanes] = {};
+          for (std::size_t row = 0; row < 4 && output + row < shape.outputs; ++row) {
+            expand(weights, output + row, tap, first, plane, values[row]);
+          }
+          Isa::template interleave<ByteForm::plain>(values, lanes, panel);
+        }
+        panel += 4 * lanes;
+      }
+    }
+  }
+
+  // panel[taps][words][32] = packed signs of the outputs from `first`.
+  static void pack_signs(const ConvWeights& weights, std::size_t first, std::uint32_t* panel) {
+    const ConvShape& shape = weights.shape;
+    const std::size_t words = shape.taps() * shape.channels / lanes;
+    for (std::size_t lane = 0; lane < lanes; ++lane) {
+      const bool exists = first + lane < shape.outputs;
+      const std::int8_t* row = weights.latent + (first + lane) * words * lanes;
+      for (std::size_t word = 0; word < words; ++word) {
+        panel[word * lanes + lane] = exists ? Isa::sign_word(row + word * lanes) : 0;
+      }
+    }
+  }
+
+  // sums[32] = multiplier * the sum of every lane of the panel, one more product, with ones
+  // (+ sums).
+  static void sum_lanes(const std::int8_t* panel, std::size_t quads, std::int32_t multiplier,
+                        bool accumulate, std::int32_t* sums) {
+    constexpr std::uint8_t ones[4] = {1, 1, 1, 1};
+    constexpr std::int32_t zeros[lanes] = {};
+    Isa::dot({ones, 0, 0}, 1, panel, quads, zeros, multiplier, accumulate, sums, lanes);
+  }
+};
+
+}  // namespace edgetrain

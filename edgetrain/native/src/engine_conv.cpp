@@ -1,0 +1,125 @@
+// The convolutional half of the engine: what a block does with images, a tile of channels a task.
+#include <algorithm>
+#include <cstring>
+
+#include "edgetrain/engine.hpp"
+
+namespace edgetrain {
+
+namespace {
+
+std::size_t tiles_of(std::size_t channels) { return padded(channels) / lanes; }
+
+}  // namespace
+
+// What the first convolution's kernel sees at each place, so that it becomes a product of rows.
+void Engine::load_patches(const Examples& examples, const ConvShape& shape) {
+  const std::size_t row_bytes = shape.width * shape.channels;
+  const std::size_t run = shape.kernel_width * shape.channels;
+  const std::size_t stride = padded(shape.taps() * shape.channels);
+  auto* input = arena_.at<std::uint8_t>(program_.input);
+  pool_.run(examples.count, [&](std::size_t row, std::size_t) {
+    const std::uint8_t* source =
+        examples.features + examples.indices[row] * shape.height * row_bytes;
+    std::uint8_t* patch = input + row * shape.pixels() * stride;
+    for (std::size_t pixel = 0; pixel < shape.pixels(); ++pixel, patch += stride) {
+      const std::size_t top = pixel / shape.out_width * shape.stride;
+      const std::size_t left = pixel % shape.out_width * shape.stride;
+      // The columns of the kernel that lie on the image.
+      const std::size_t begin = shape.pad_left > left ? shape.pad_left - left : 0;
+      const std::size_t end =
+          std::min(shape.kernel_width,
+                   shape.width + shape.pad_left - std::min(left, shape.width + shape.pad_left));
+      for (std::size_t tap_row = 0; tap_row < shape.kernel_height; ++tap_row) {
+        std::uint8_t* out = patch + tap_row * run;
+        const std::size_t y = top + tap_row - shape.pad_top;
+        std::memset(out, data_zero, run);
+        if (y >= shape.height || begin >= end) {
+          continue;
+        }
+        const std::uint8_t* from =
+            source + y * row_bytes + (left + begin - shape.pad_left) * shape.channels;
+        for (std::size_t i = 0; i < (end - begin) * shape.channels; ++i) {
+          out[begin * shape.channels + i] = from[i] ^ examples.flip;
+        }
+      }
+    }
+  });
+}
+
+void Engine::forward_conv(const Block& block, std::size_t count, const double* momentum) {
+  const ConvRecord& conv = block.conv;
+  const ConvWeights weights = weights_of(conv);
+  const ConvForwardLayout layout = forward_layout(block, program_.examples);
+  const Input input = {conv.signs_in ? arena_.at<std::uint32_t>(conv.input) : nullptr,
+                       conv.signs_in ? nullptr : arena_.at<std::uint8_t>(conv.input)};
+  pool_.run(tiles_of(conv.shape.outputs), [&](std::size_t tile_index, std::size_t thread) {
+    auto* base = arena_.at<std::uint8_t>(conv.forward_tile + thread * conv.forward_tile_bytes);
+    const ConvForwardScratch scratch = {reinterpret_cast<std::int8_t*>(base),
+                                        reinterpret_cast<std::int32_t*>(base + layout.tap_sums),
+                                        reinterpret_cast<std::int32_t*>(base + layout.initial),
+                                        base + layout.image,
+                                        reinterpret_cast<std::int32_t*>(base + layout.unpooled)};
+    auto* tile = reinterpret_cast<std::int32_t*>(base + layout.tile);
+    Pool pool = pool_of(block);
+    if (pool.present()) {
+      pool.low += tile_index;
+      pool.high += tile_index;
+    }
+    kernels_.conv_forward(weights, input, count, tile_index * lanes, scratch, pool, tile);
+    finish_tile(block, count * block.pixels(), tile_index * lanes, tile, momentum);
+  });
+}
+
+void Engine::backward_conv(const Block& block, std::size_t count, const StepSettings& settings) {
+  const ConvRecord& conv = block.conv;
+  const ConvShape& shape = conv.shape;
+  const ConvWeights weights = weights_of(conv);
+  const ConvBackwardLayout layout = backward_layout(block, program_.examples);
+  const Input input = {conv.signs_in ? arena_.at<std::uint32_t>(conv.input) : nullptr,
+                       conv.signs_in ? nullptr : arena_.at<std::uint8_t>(conv.input)};
+  const ConvGradient gradient = {arena_.at<std::uint8_t>(conv.codes), pool_of(block)};
+  const UpdateStep update = {derive(seed_, settings.step, conv.layer, Purpose::weight_update),
+                             settings.latent_step, settings.scale_step};
+  const bool passes = conv.input_gradient != absent;
+  pool_.run(tiles_of(shape.channels), [&](std::size_t tile, std::size_t thread) {
+    auto* base = arena_.at<std::uint8_t>(conv.backward_tile + thread * conv.backward_tile_bytes);
+    const ConvBackwardScratch scratch = {
+        base,
+        reinterpret_cast<std::int8_t*>(base + layout.input_panel),
+        reinterpret_cast<std::int32_t*>(base + layout.gradient),
+        reinterpret_cast<std::int32_t*>(base + layout.initial),
+        base + layout.code_rows,
+        passes ? base + layout.code_image : nullptr,
+        reinterpret_cast<std::int8_t*>(base + layout.weight_panel)};
+    const std::size_t rows = program_.examples * shape.height * shape.width;
+    auto* below =
+        passes ? arena_.at<std::int32_t>(conv.input_gradient) + tile * rows * lanes : nullptr;
+    kernels_.conv_backward(weights, input, gradient, count, tile * lanes, scratch, below, update);
+  });
+}
+
+ConvWeights Engine::weights_of(const ConvRecord& record) const {
+  const bool scaled = record.mode == WeightMode::fsb;
+  return {record.mode, record.shape, scaled ? nullptr : arena_.at<std::int8_t>(record.weights),
+          scaled ? arena_.at<std::uint8_t>(record.weights) : nullptr,
+          derive(seed_, 0, record.layer, Purpose::fixed_signs)};
+}
+
+Pool Engine::pool_of(const Block& block) const {
+  if (!block.pooled) {
+    return {};
+  }
+  const PoolRecord& record = block.pool;
+  const std::size_t words = tiles_of(block.norm.channels);
+  auto* low = arena_.at<std::uint32_t>(record.argument);
+  return {record.window_height,
+          record.window_width,
+          record.height,
+          record.width,
+          words,
+          low,
+          low + program_.examples * record.height * record.width * words};
+}
+
+}  // namespace edgetrain
