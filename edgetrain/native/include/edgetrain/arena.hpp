@@ -24,6 +24,7 @@ class Arena {
  private:
   std::uint8_t* base_;
   std::size_t bytes_;
+  std::size_t mapped_bytes_ = 0;
 };
 
 }  // namespace edgetrain

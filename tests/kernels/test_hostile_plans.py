@@ -1,0 +1,50 @@
+"""A damaged plan is refused or harmless: the engine under address and behaviour sanitizers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgetrain.models import mlp
+from edgetrain.planner import Plan, plan
+
+NATIVE = Path(__file__).parents[2] / "edgetrain" / "native"
+DAMAGED = 1500
+"""Damaged copies of each plan: a few seconds."""
+SEED = 1
+
+PLANS: dict[str, Plan] = {
+    "mlp_bnn": plan(mlp(70, 5, (64, 33)), 9, "bnn", threads=2),
+    "mlp_fsb": plan(mlp(70, 5, (64, 33)), 9, "fsb"),
+}
+
+
+@pytest.fixture(scope="module")
+def hostile_plans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the program that damages plans, with sanitizers."""
+    build = tmp_path_factory.mktemp("sanitized")
+    tools = Path(sys.executable).parent
+    configure = [
+        str(tools / "cmake"),
+        *("-S", str(NATIVE), "-B", str(build), "-G", "Ninja"),
+        f"-DCMAKE_MAKE_PROGRAM={tools / 'ninja'}",
+        "-DEDGETRAIN_SANITIZE=ON",
+    ]
+    subprocess.run(configure, check=True, capture_output=True)
+    subprocess.run([str(tools / "cmake"), "--build", str(build)], check=True, capture_output=True)
+    return build / "hostile_plans"
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_a_damaged_plan_never_leaves_its_arena(
+    hostile_plans: Path, tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(PLANS[name].program())
+    command = [str(hostile_plans), str(DAMAGED), str(SEED), str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "harmless" in done.stdout
