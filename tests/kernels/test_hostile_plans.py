@@ -45,6 +45,6 @@ def test_a_damaged_plan_never_leaves_its_arena(
     path = tmp_path / name
     path.write_bytes(PLANS[name].program())
     command = [str(hostile_plans), str(DAMAGED), str(SEED), str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "harmless" in done.stdout

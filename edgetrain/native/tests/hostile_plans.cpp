@@ -35,18 +35,20 @@ Words read_plan(const char* path) {
   return words;
 }
 
-std::int64_t damaged(std::int64_t word, const Words& plan, std::mt19937_64& random) {
+std::int64_t damaged(std::int64_t original, const Words& plan, std::mt19937_64& random) {
+  // Unsigned, so that a word may wrap.
+  const auto word = static_cast<std::uint64_t>(original);
   switch (random() % 6) {
     case 0:
-      return word + 1;
+      return static_cast<std::int64_t>(word + 1);
     case 1:
-      return word - 1;
+      return static_cast<std::int64_t>(word - 1);
     case 2:
-      return word + 64 * (static_cast<std::int64_t>(random() % 65) - 32);
+      return static_cast<std::int64_t>(word + 64 * (random() % 65) - 2048);
     case 3:
       return plan[random() % plan.size()];
     case 4:
-      return word * 2;
+      return static_cast<std::int64_t>(word * 2);
     default:
       return static_cast<std::int64_t>(random());
   }
