@@ -19,9 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
-from edgetrain.errors import ConfigError
+from edgetrain.errors import ConfigError, ModelError
 from edgetrain.model import Model
 from edgetrain.models import mlp
+from edgetrain.schedule import SCHEDULES, check_schedule, decay
 from edgetrain.settings import (
     Settings,
     choice,
@@ -104,8 +105,9 @@ class TrainingConfig(Settings):
     """[training]: rounds, what a device does in one, and what it sends.
 
     Of the training devices `fraction` are asked in each round. A round ends when all of them have
-    answered or, where `deadline` (seconds) is set, when it has passed. The learning rate falls
-    linearly over the rounds to `final_rate` times its start, unless `schedule` is "constant".
+    answered or, where `deadline` (seconds) is set, when it has passed. The learning rate
+    rises over the first `warmup` rounds and then follows `schedule` (edgetrain.schedule) down to
+    `final_rate` times its start.
     """
 
     table: ClassVar[str] = "[training]"
@@ -114,7 +116,8 @@ class TrainingConfig(Settings):
     local_epochs: int = setting(whole(1, 1000), 1)
     batch: int = setting(whole(1, 65_536), 32)
     learning_rate: float = setting(real(0, 1), 0.04)
-    schedule: Literal["linear", "constant"] = setting(choice("linear", "constant"), "linear")
+    schedule: str = setting(choice(*SCHEDULES), "linear")
+    warmup: int = setting(whole(0, MAXIMUM_ROUNDS), 0)
     final_rate: float = setting(real(0, 1), 0.05)
     codec: str = setting(text, "luq4")
     fraction: float = setting(real(0, 1), 1.0)
@@ -122,14 +125,18 @@ class TrainingConfig(Settings):
     evaluate_every: int = setting(whole(1, MAXIMUM_ROUNDS), 1)
     seed: int = setting(whole(0, MAXIMUM_SEED), 0)
 
-    def rate(self, round: int) -> float:
-        """Return the learning rate of a round, the first of which is 0.
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        try:
+            check_schedule(self.schedule, self.rounds, self.warmup, "rounds")
+        except ModelError as error:
+            raise ConfigError(f"{self.table} warmup: {error}") from None
 
-        rate(r) = learning_rate * max(final_rate, 1 - r / rounds)
-        """
-        if self.schedule == "constant":
-            return self.learning_rate
-        return self.learning_rate * max(self.final_rate, 1 - round / self.rounds)
+    def rate(self, round: int) -> float:
+        """Return the learning rate of a round, the first of which is 0."""
+        return self.learning_rate * decay(
+            self.schedule, round, self.rounds, warmup=self.warmup, floor=self.final_rate
+        )
 
 
 @dataclass(frozen=True)

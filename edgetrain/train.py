@@ -8,39 +8,31 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from edgetrain import _native
 from edgetrain.errors import BudgetError, DataError, EngineError, ModelError, PayloadError
 from edgetrain.examples import Examples
+from edgetrain.metrics import Epoch, Metrics
 from edgetrain.model import Model
 from edgetrain.planner import Plan, plan
+from edgetrain.schedule import check_schedule, decay
 from edgetrain.schema import Schema, check_state, check_tensors, state_schema
 from edgetrain.sizes import format_size
 from edgetrain.step import batch_bounds, step_settings
 from edgetrain.tensorfile import State, Tensor, read, write
 
-__all__ = ["LEARNING_RATE", "Metrics", "Schedule", "Trainer", "load"]
+__all__ = ["LEARNING_RATE", "Metrics", "Trainer", "load"]
 
 LEARNING_RATE = 0.04
 """Of a latent's or a scale's range, a step (ALGORITHMS: the knob that matters)."""
-LEAST_DECAY = 0.02
 MOMENTS = ("moment1", "moment2")
 FORMAT = "edgetrain-checkpoint"
-VERSION = "1"
-
-Schedule = Literal["constant", "linear"]
-
-
-@dataclass(frozen=True)
-class Metrics:
-    """Mean loss and accuracy (0 to 1) over the examples that were really used."""
-
-    loss: float
-    accuracy: float
-    examples: int
+VERSION = "2"
+READABLE = ("1", VERSION)
+"""Version 1 knew no position within an epoch: an epoch it left unfinished begins anew."""
 
 
 class Trainer:
@@ -63,6 +55,7 @@ class Trainer:
         self.epochs = 0
         self.scaling: Any = None
         self._steps_since_load = 0
+        self._epoch = Epoch()
         try:
             self._engine = _native.Engine(
                 plan.program(), seed & 0xFFFFFFFFFFFFFFFF, os.environ.get("EDGETRAIN_ISA", "")
@@ -80,6 +73,11 @@ class Trainer:
         """The instruction set whose kernels run."""
         return self._engine.isa
 
+    @property
+    def metrics(self) -> Metrics:
+        """The metrics of the epoch at hand so far, or else of the last one."""
+        return self._epoch.metrics
+
     def fit(
         self,
         x: Any,
@@ -87,47 +85,58 @@ class Trainer:
         epochs: int = 1,
         *,
         learning_rate: float | None = None,
-        schedule: Schedule = "constant",
+        schedule: str = "constant",
         schedule_epochs: int | None = None,
+        warmup: float = 0.0,
         progress: bool = False,
         should_stop: Callable[[], bool] | None = None,
     ) -> Metrics:
         """Train on (x, y) and return the metrics of the last epoch, taken while it trained.
 
-        x is uint8, int8 or float32 of N examples, y N labels. schedule "linear" lets the rate fall
-        to LEAST_DECAY of itself over these epochs or, where schedule_epochs is given, over that
-        many from the trainer's first. should_stop is asked before every micro-batch; when it says
-        so, the metrics cover what was done. Raises DataError for data that do not fit the model.
+        x is uint8, int8 or float32 of N examples, y N labels. schedule is a name in
+        edgetrain.schedule.SCHEDULES; it runs over these epochs or, where schedule_epochs is given,
+        over that many from the trainer's first; the rate rises over the first `warmup` epochs of
+        it. should_stop is asked before every micro-batch; when it says so, the metrics cover what
+        was done of the epoch. The next call, on the same data, goes on within that epoch, and
+        counts it as its first: with schedule_epochs given, the end is that of a run that never
+        stopped. Raises DataError for data that do not fit the model or the unfinished epoch.
         """
-        if schedule not in ("constant", "linear"):
-            raise ModelError(f"unknown schedule {schedule!r}: choose constant or linear")
+        span = epochs if schedule_epochs is None else schedule_epochs
+        check_schedule(schedule, span, warmup)
         examples = self._examples(x, y, adapt=True)
         rate = self.learning_rate if learning_rate is None else learning_rate
         batches = batch_bounds(examples.count, self.plan.micro_batch)
-        done = 0 if schedule_epochs is None else self.epochs * len(batches)
-        span = (epochs if schedule_epochs is None else schedule_epochs) * len(batches)
-        loss_sum, correct, used = 0.0, 0, 0
-        for number, (epoch, order, (begin, end)) in enumerate(
-            _watched(
-                self._schedule(examples.count, epochs, batches), epochs * len(batches), progress
-            ),
-            start=done,
+        if self._epoch.finished:
+            self._epoch = Epoch()
+        done = self._batches_done(examples.count, batches)
+        origin = self.epochs if schedule_epochs is None else 0
+        for number, order, (begin, end) in _watched(
+            self._order(examples.count, epochs, batches, done),
+            epochs * len(batches) - done,
+            progress,
         ):
             if should_stop is not None and should_stop():
                 break
-            if begin == 0:
-                loss_sum, correct, used = 0.0, 0, 0
-            decay = max(1 - number / span, LEAST_DECAY) if schedule == "linear" else 1.0
-            loss, right = self._step(examples, order[4 * begin : 4 * end], rate * decay)
-            loss_sum, correct, used = loss_sum + loss, correct + right, used + end - begin
-            self.epochs = epoch + (end == examples.count)
-        return _metrics(loss_sum, correct, used)
+            factor = decay(
+                schedule,
+                number - origin * len(batches),
+                span * len(batches),
+                warmup=round(warmup * len(batches)),
+            )
+            loss, right = self._step(examples, order[4 * begin : 4 * end], rate * factor)
+            self._count(examples.count, end - begin, loss, right)
+        return self.metrics
 
-    def evaluate(self, x: Any, y: Any) -> Metrics:
-        """Return the metrics of (x, y) under the running statistics; nothing is learnt."""
+    def evaluate(self, x: Any, y: Any, *, should_stop: Callable[[], bool] | None = None) -> Metrics:
+        """Return the metrics of (x, y) under the running statistics; nothing is learnt.
+
+        should_stop is asked before every micro-batch; the metrics cover what came before it.
+        """
         examples = self._examples(x, y, adapt=False)
-        loss_sum, correct = 0.0, 0
+        loss_sum, correct, end = 0.0, 0, 0
         for begin in range(0, examples.count, self.plan.micro_batch):
+            if should_stop is not None and should_stop():
+                break
             end = min(begin + self.plan.micro_batch, examples.count)
             indices = b"".join(i.to_bytes(4, "little") for i in range(begin, end))
             try:
@@ -137,14 +146,14 @@ class Trainer:
             except ValueError as error:
                 raise DataError(str(error)) from None
             loss_sum, correct = loss_sum + loss, correct + right
-        return _metrics(loss_sum, correct, examples.count)
+        return Metrics.of(loss_sum, correct, end)
 
     def state(self) -> State:
         """Return what was learnt: see edgetrain.schema for the tensors."""
         return self._read(state_schema(self.plan.model, self.plan.mode))
 
     def load_state(self, state: State) -> None:
-        """Take over a state, and forget the optimiser's.
+        """Take over a state, forget the optimiser's, and leave the epoch at hand.
 
         Raises PayloadError for a state that is not of this model and mode.
         """
@@ -153,13 +162,17 @@ class Trainer:
         for name, (_, shape) in self._moment_schema().items():
             self._engine.write(self.plan.offset(name), bytes(4 * shape[0]))
         self._steps_since_load = 0
+        self._epoch = Epoch()
 
     def tensor(self, name: str) -> bytes:
         """Return the bytes of any tensor of the plan, as the last step left them."""
         return self._engine.read(self.plan.offset(name), self.plan.bytes_of(name))
 
     def save(self, path: str | Path) -> None:
-        """Write a checkpoint, whole or not at all. Raises StorageError."""
+        """Write a checkpoint, whole or not at all, from which training goes on bit for bit.
+
+        Raises StorageError.
+        """
         tensors = self.state() | self._read(self._moment_schema())
         fields = {
             "mode": self.plan.mode,
@@ -170,6 +183,7 @@ class Trainer:
             "stream": self.stream,
             "steps": self.steps,
             "epochs": self.epochs,
+            "epoch": asdict(self._epoch),
             "steps_since_load": self._steps_since_load,
             "learning_rate": self.learning_rate,
             "scaling": None if self.scaling is None else self.scaling.to_json(),
@@ -188,6 +202,7 @@ class Trainer:
         self._write(tensors)
         self.steps, self.epochs = fields["steps"], fields["epochs"]
         self._steps_since_load = fields["steps_since_load"]
+        self._epoch = Epoch(**fields.get("epoch", {}))
         if fields["scaling"] is not None:
             from edgetrain.data.scaling import Scaling  # noqa: PLC0415  (numpy: not on a device)
 
@@ -195,7 +210,7 @@ class Trainer:
 
     def _moment_schema(self) -> Schema:
         return {
-            f"layer{block.index}.{name}": ("F32", (block.linear.outputs,))
+            f"layer{block.index}.{name}": ("F32", (block.weights.outputs,))
             for block in self.plan.model.blocks()
             for name in MOMENTS
         }
@@ -222,13 +237,36 @@ class Trainer:
             x = self.scaling.apply(x)
         return Examples.of(x, y, self.plan.model.input_features)
 
-    def _schedule(
-        self, count: int, epochs: int, batches: list[tuple[int, int]]
+    def _batches_done(self, count: int, batches: list[tuple[int, int]]) -> int:
+        """Return how many micro-batches of the epoch at hand are done."""
+        used = self._epoch.used
+        begins = [begin for begin, _ in batches]
+        if used and (self._epoch.examples != count or used not in begins):
+            raise DataError(
+                f"the epoch at hand has used {used} of {self._epoch.examples} examples, and "
+                f"these are {count}: go on with the data it began with, or leave it by "
+                "load_state(state())"
+            )
+        return begins.index(used)
+
+    def _order(
+        self, count: int, epochs: int, batches: list[tuple[int, int]], done: int
     ) -> Iterator[tuple[int, bytes, tuple[int, int]]]:
+        """Yield each micro-batch's number since the trainer's first epoch, order and bounds."""
         for epoch in range(self.epochs, self.epochs + epochs):
             order = _native.shuffled(count, self.seed, self.stream << 32 | epoch)
-            for bounds in batches:
-                yield epoch, order, bounds
+            for index in range(done, len(batches)):
+                yield epoch * len(batches) + index, order, batches[index]
+            done = 0
+
+    def _count(self, count: int, used: int, loss: float, correct: int) -> None:
+        """Add a micro-batch to the epoch at hand, or to a new one where that is finished."""
+        if self._epoch.finished:
+            self._epoch = Epoch(count)
+        self._epoch.used += used
+        self._epoch.loss += loss
+        self._epoch.correct += correct
+        self.epochs += self._epoch.finished
 
     def _step(self, examples: Examples, indices: bytes, rate: float) -> tuple[float, int]:
         """Train on one micro-batch, with its share of the batch's step."""
@@ -264,10 +302,10 @@ def load(path: str | Path, *, threads: int | None = None) -> Trainer:
     tensors, metadata = read(Path(path))
     if metadata.get("format") != FORMAT:
         raise PayloadError(f"{path} is not a checkpoint of edgetrain")
-    if metadata.get("version") != VERSION:
+    if metadata.get("version") not in READABLE:
         raise PayloadError(
             f"{path} is a checkpoint of version {metadata.get('version')!r}: this build reads "
-            f"{VERSION}"
+            f"{' and '.join(READABLE)}: update edgetrain"
         )
     try:
         fields = json.loads(metadata["trainer"])
@@ -284,12 +322,6 @@ def load(path: str | Path, *, threads: int | None = None) -> Trainer:
     except (KeyError, TypeError, ValueError, ModelError) as error:
         raise PayloadError(f"{path} is damaged: {error}") from None
     return trainer
-
-
-def _metrics(loss_sum: float, correct: int, examples: int) -> Metrics:
-    if not examples:
-        return Metrics(0.0, 0.0, 0)
-    return Metrics(loss_sum / examples, correct / examples, examples)
 
 
 def _watched(steps: Iterator[Any], total: int, progress: bool) -> Iterator[Any]:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import edgetrain as et
 from edgetrain.errors import DataError, ModelError, PayloadError, StorageError
+from edgetrain.schedule import SCHEDULES
 from edgetrain.step import batch_bounds
+from edgetrain.tensorfile import read, write
 
 # A separable problem of two clusters a class is learnt far better than chance, 1/3, and this.
 LEARNT = 0.9
@@ -201,5 +208,139 @@ def test_a_state_carries_everything_that_judges() -> None:
 
 def test_an_unknown_schedule_is_refused() -> None:
     x, y = clusters()
-    with pytest.raises(ModelError, match="choose constant or linear"):
-        trainer().fit(x, y, schedule="cosine")  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match="choose constant, linear or cosine"):
+        trainer().fit(x, y, schedule="steps")
+    with pytest.raises(ModelError, match="warm-up of 2 epochs does not fit a schedule of 2"):
+        trainer().fit(x, y, epochs=2, schedule="cosine", warmup=2)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_every_schedule_and_a_warmup_learn_and_differ(schedule: str) -> None:
+    x, y = clusters()
+    one, warmed = trainer(), trainer()
+    one.fit(x, y, epochs=10, schedule=schedule)
+    warmed.fit(x, y, epochs=10, schedule=schedule, warmup=1.5)
+    assert one.evaluate(x, y).accuracy > LEARNT
+    assert warmed.evaluate(x, y).accuracy > LEARNT
+    assert bytes_of(one) != bytes_of(warmed)
+
+
+def stop_after(steps: int) -> Callable[[], bool]:
+    """Return a should_stop that lets so many micro-batches pass."""
+    asked = iter(range(steps))
+    return lambda: next(asked, None) is None
+
+
+def everything(one: et.Trainer) -> tuple[object, ...]:
+    """Return all that decides how a trainer goes on, and what it says of its epoch."""
+    moments = [bytes(tensor.data) for tensor in one._read(one._moment_schema()).values()]
+    counts = (one.steps, one.epochs, one._steps_since_load, one.metrics)
+    return bytes_of(one), moments, counts
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    stops=st.lists(st.integers(0, 20), max_size=4),
+    micro_batch=st.sampled_from([1, 7, 10, 30]),
+    count=st.sampled_from([1, 37, 60, 95]),
+    schedule=st.sampled_from(list(SCHEDULES)),
+    warmup=st.sampled_from([0.0, 0.5, 1.3]),
+    mode=st.sampled_from(["bnn", "fsb"]),
+)
+def test_a_run_that_stops_anywhere_ends_where_one_that_never_stopped_does(
+    stops: list[int], micro_batch: int, count: int, schedule: str, warmup: float, mode: str
+) -> None:
+    x, y = clusters(count)
+    plan: dict[str, Any] = {"schedule": schedule, "schedule_epochs": 3, "warmup": warmup}
+    whole = trainer(mode, micro_batch=micro_batch)
+    wanted = whole.fit(x, y, epochs=3, **plan)
+    one, steps = trainer(mode, micro_batch=micro_batch), 0
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "m"
+        for stop in stops:
+            if one.epochs < 3:
+                one.fit(x, y, epochs=3 - one.epochs, should_stop=stop_after(stop), **plan)
+            steps = min(steps + stop, whole.steps)
+            assert one.steps == steps
+            one.save(path)
+            before = everything(one)
+            one = et.load(path)
+            assert everything(one) == before
+    if one.epochs < 3:
+        assert one.fit(x, y, epochs=3 - one.epochs, **plan) == wanted
+    assert everything(one) == everything(whole)
+
+
+def test_an_unfinished_epoch_goes_on_with_its_own_data_alone() -> None:
+    x, y = clusters()
+    one = trainer()
+    one.fit(x, y, should_stop=stop_after(2))
+    with pytest.raises(DataError, match="used 60 of 300 examples, and these are 100"):
+        one.fit(x[:100], y[:100])
+    one.load_state(one.state())
+    assert one.fit(x[:100], y[:100]).examples == 100
+
+
+def test_a_stop_before_the_first_step_binds_to_no_data() -> None:
+    x, y = clusters()
+    one = trainer()
+    one.fit(x, y, should_stop=lambda: True)
+    assert one.fit(x[:100], y[:100]).examples == 100
+    assert one.fit(x, y, should_stop=lambda: True) == et.Metrics(0.0, 0.0, 0)
+
+
+def test_a_stop_ends_evaluation_too() -> None:
+    x, y = clusters()
+    assert trainer().evaluate(x, y, should_stop=stop_after(2)).examples == 60
+
+
+def rewritten(path: Path, change: Callable[[dict[str, Any], dict[str, str]], None]) -> Path:
+    """Return the path of a checkpoint whose fields and metadata were changed."""
+    tensors, metadata = read(path)
+    fields = json.loads(metadata["trainer"])
+    change(fields, metadata)
+    write(path, tensors, metadata | {"trainer": json.dumps(fields)})
+    return path
+
+
+def test_a_checkpoint_of_version_1_is_read_and_its_unfinished_epoch_begins_anew(
+    tmp_path: Path,
+) -> None:
+    x, y = clusters()
+    one = trainer()
+    one.fit(x, y, should_stop=stop_after(2))
+    one.save(tmp_path / "m")
+
+    def age(fields: dict[str, Any], metadata: dict[str, str]) -> None:
+        del fields["epoch"]
+        metadata["version"] = "1"
+
+    old = et.load(rewritten(tmp_path / "m", age))
+    assert (old.steps, old.epochs) == (2, 0)
+    assert old.fit(x, y).examples == 300
+
+
+def test_a_checkpoint_of_the_future_says_what_to_do(tmp_path: Path) -> None:
+    trainer().save(tmp_path / "m")
+    path = rewritten(tmp_path / "m", lambda _, metadata: metadata.update(version="3"))
+    with pytest.raises(PayloadError, match="version '3': this build reads 1 and 2: update"):
+        et.load(path)
+
+
+@pytest.mark.parametrize(
+    "epoch",
+    [
+        {"examples": 3, "used": 4, "loss": 0.0, "correct": 0},
+        {"examples": 3, "used": -1, "loss": 0.0, "correct": 0},
+        {"examples": 3, "used": 1, "loss": "0", "correct": 0},
+        {"examples": True, "used": 1, "loss": 0.0, "correct": 0},
+        {"example": 3},
+        [],
+        None,
+    ],
+)
+def test_a_position_that_cannot_be_is_refused(tmp_path: Path, epoch: object) -> None:
+    trainer().save(tmp_path / "m")
+    path = rewritten(tmp_path / "m", lambda fields, _: fields.update(epoch=epoch))
+    with pytest.raises(PayloadError, match="is damaged"):
+        et.load(path)
