@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from edgetrain.errors import ModelError
-from edgetrain.ops import OPS, BatchNorm, Linear, Op, Sign, Signal, SoftmaxCrossEntropy
+from edgetrain.ops import (
+    OPS,
+    BatchNorm,
+    Flatten,
+    Linear,
+    MaxPool,
+    Op,
+    Sign,
+    Signal,
+    SoftmaxCrossEntropy,
+    WeightOp,
+)
+from edgetrain.ops.weights import LIMIT
 
 __all__ = ["Block", "Model"]
 
@@ -26,59 +39,79 @@ class Block:
     ops: tuple[Op, ...]
 
     @property
-    def linear(self) -> Linear:
+    def weights(self) -> WeightOp:
         """The weight layer that opens the block."""
         opening = self.ops[0]
-        assert isinstance(opening, Linear)
+        assert isinstance(opening, WeightOp)
         return opening
 
+    @property
+    def pixels(self) -> int:
+        """The pixels of an example that the block normalises: those that pooling leaves."""
+        signal = self.source
+        for op in self.ops:
+            if isinstance(op, BatchNorm):
+                break
+            signal = op.flow(signal)
+        return signal.pixels
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, init=False)
 class Model:
-    """Layers over a flat input of int8 features.
+    """Layers over an input of int8 features: a row, a sequence or an image of them.
 
-    The layers are (Linear, BatchNorm, Sign) repeated, then Linear, BatchNorm and the loss.
-    Raises ModelError when they do not fit one another.
+    The layers are blocks: Linear, Conv2d or Conv1d, MaxPool after a convolution or not, BatchNorm,
+    Sign; then Linear, BatchNorm and the loss. Flatten leads from an image to Linear.
     """
 
-    input_features: int
+    input_shape: tuple[int, int, int]
     layers: tuple[Op, ...]
 
-    def __post_init__(self) -> None:
+    def __init__(self, input_shape: int | Sequence[int], layers: tuple[Op, ...]) -> None:
+        """Build a model of n features, or (n,), (length, channels) or (height, width, channels).
+
+        Raises ModelError when the layers do not fit one another.
+        """
+        object.__setattr__(self, "input_shape", _image_shape(input_shape))
+        object.__setattr__(self, "layers", layers)
         if not 0 < len(self.layers) <= MAXIMUM_LAYERS:
             raise ModelError(
                 f"a model has 1 to {MAXIMUM_LAYERS} layers, this one {len(self.layers)}"
             )
         for block in self.blocks():
-            kinds = tuple(type(op) for op in block.ops)
-            if kinds not in ((Linear, BatchNorm, Sign), (Linear, BatchNorm, SoftmaxCrossEntropy)):
-                names = ", ".join(op.name for op in block.ops)
-                raise ModelError(
-                    f"layer {block.index} reads {names}: write linear, batch_norm, then sign or, "
-                    f"at the end, softmax_cross_entropy"
-                )
+            _check_block(block)
         if not isinstance(self.layers[-1], SoftmaxCrossEntropy):
             raise ModelError("the last layer must be softmax_cross_entropy")
         if self.classes < 2 or self.classes > 256:
             raise ModelError(f"a model has 2 to 256 classes, this one {self.classes}")
 
     @property
+    def input_features(self) -> int:
+        """The numbers of an example."""
+        return math.prod(self.input_shape)
+
+    @property
     def classes(self) -> int:
         """The outputs of the last weight layer."""
-        return list(self.blocks())[-1].linear.outputs
+        return list(self.blocks())[-1].weights.outputs
 
     def blocks(self) -> Iterator[Block]:
         """Yield the weight layers in order, each with what follows it."""
-        signal = Signal(self.input_features, "int8")
+        signal = Signal(*self.input_shape, "int8")
         index, source, ops = 0, signal, list[Op]()
         for op in self.layers:
-            if isinstance(op, Linear) and ops:
-                yield Block(index, source, tuple(ops))
-                index, source, ops = index + 1, signal, []
-            elif not ops and not isinstance(op, Linear):
-                raise ModelError(f"a model starts with linear, not {op.name}")
-            ops.append(op)
+            if isinstance(op, WeightOp):
+                if ops:
+                    yield Block(index, source, tuple(ops))
+                    index, ops = index + 1, []
+                source = signal
+            elif not ops and not isinstance(op, Flatten):
+                raise ModelError(f"a model starts with linear or a convolution, not {op.name}")
+            if ops or isinstance(op, WeightOp):
+                ops.append(op)
             signal = op.flow(signal)
+        if not ops:
+            raise ModelError("a model needs a layer with weights")
         yield Block(index, source, tuple(ops))
 
     def to_json(self) -> str:
@@ -87,7 +120,7 @@ class Model:
             {
                 "format": FORMAT,
                 "version": VERSION,
-                "input_features": self.input_features,
+                "input_shape": list(self.input_shape),
                 "layers": [op.to_fields() for op in self.layers],
             }
         )
@@ -103,10 +136,39 @@ class Model:
             raise ModelError(f"the model does not say format {FORMAT!r}")
         if fields.get("version") != VERSION:
             raise ModelError(f"model version {fields.get('version')!r}: this build reads {VERSION}")
-        features, layers = fields.get("input_features"), fields.get("layers")
-        if type(features) is not int or not isinstance(layers, list):
-            raise ModelError("the model lacks an integer input_features or a list of layers")
-        return cls(features, tuple(_layer(layer) for layer in layers[: MAXIMUM_LAYERS + 1]))
+        # Models once had a row of features and no other shape.
+        shape = fields.get("input_shape", [fields.get("input_features")])
+        layers = fields.get("layers")
+        if not isinstance(shape, list) or not isinstance(layers, list):
+            raise ModelError("the model lacks a list input_shape or a list of layers")
+        return cls(shape, tuple(_layer(layer) for layer in layers[: MAXIMUM_LAYERS + 1]))
+
+
+def _image_shape(shape: int | Sequence[int]) -> tuple[int, int, int]:
+    """Return height, width and channels. Raises ModelError for a shape that cannot be."""
+    sizes = [shape] if isinstance(shape, int) else list(shape)
+    if not 1 <= len(sizes) <= 3 or any(type(size) is not int for size in sizes):
+        raise ModelError(f"the input has shape {shape!r}: write one to three integers")
+    if any(size < 1 for size in sizes) or math.prod(sizes) > LIMIT:
+        raise ModelError(f"the input has shape {shape!r}: choose 1 to {LIMIT} features")
+    height, width, channels = [1] * (3 - len(sizes)) + sizes
+    return height, width, channels
+
+
+def _check_block(block: Block) -> None:
+    """Raise ModelError unless the ops of a block follow one another as the engine runs them."""
+    kinds = [type(op) for op in block.ops]
+    tail = kinds[1:]
+    if kinds[0] is not Linear and tail[:1] == [MaxPool]:
+        tail = tail[1:]
+    hidden = tail in ([BatchNorm, Sign], [BatchNorm, Sign, Flatten])
+    if not hidden and (kinds[0] is not Linear or tail != [BatchNorm, SoftmaxCrossEntropy]):
+        names = ", ".join(op.name for op in block.ops)
+        raise ModelError(
+            f"layer {block.index} reads {names}: write linear or a convolution, max_pool after a "
+            f"convolution or not, batch_norm, then sign or, at the end after linear, "
+            f"softmax_cross_entropy"
+        )
 
 
 def _layer(fields: Any) -> Op:

@@ -15,14 +15,13 @@ from edgetrain.arena import Placement, Tensor, lower_bound, place
 from edgetrain.errors import BudgetError, ModelError
 from edgetrain.model import Block, Model
 from edgetrain.ops import Arithmetic, Context, Op
-from edgetrain.ops.op import Mode, padded
+from edgetrain.ops.linear import LARGEST_BATCH
+from edgetrain.ops.op import Mode
 from edgetrain.sizes import format_size, parse_size
 
-__all__ = ["Plan", "micro_batches", "plan"]
+__all__ = ["LARGEST_BATCH", "Plan", "micro_batches", "plan"]
 
 MAGIC = 0x31504154_45474445  # "EDGETAP1", little-endian
-LARGEST_BATCH = 8192
-"""Largest micro-batch for which every sum of the weight gradient is sure to fit 32 bits."""
 SMALLEST_MICRO_BATCH = 2
 """Statistics of a single example have no deviation, so it teaches nothing."""
 MOST_THREADS = 64
@@ -86,6 +85,8 @@ class Plan:
             len(blocks),
         ]
         for block, op, context in _walk(self.model, self.mode, self.micro_batch, self.threads):
+            if op.opcode == 0:
+                continue
             record = op.record(context, self._offsets(block))
             words += [op.opcode, len(record), *record]
         return struct.pack(f"<{len(words)}q", *words)
@@ -150,9 +151,13 @@ def plan(
     if micro_batch is not None and not 1 <= micro_batch <= batch:
         raise ModelError(f"micro-batch {micro_batch} is out of range: choose 1 to {batch}")
     for block in model.blocks():
-        block.linear.check_mode(block.source, mode)
+        block.weights.check_mode(block.source, mode)
+    most = min(block.weights.most_examples(block.source) for block in model.blocks())
     limit = None if memory is None else parse_size(memory)
-    sizes = micro_batches(batch) if micro_batch is None else (micro_batch,)
+    tried = micro_batches(batch) if micro_batch is None else (micro_batch,)
+    sizes = [size for size in tried if size <= most]
+    if not sizes:
+        raise ModelError(f"a micro-batch of {tried[-1]} has too many pixels: choose 1 to {most}")
     for size in sizes:
         candidate = _compile(model, mode, batch, micro_batch=size, threads=threads, reuse=reuse)
         if limit is None or candidate.peak_bytes <= limit:
@@ -178,19 +183,20 @@ def _walk(
 ) -> Iterator[tuple[Block, Op, Context]]:
     blocks = list(model.blocks())
     for block in blocks:
-        signal = block.source
+        signal, last, pixels = block.source, block.index == len(blocks) - 1, block.pixels
         for op in block.ops:
-            last = block.index == len(blocks) - 1
-            yield block, op, Context(block.index, signal, mode, examples, threads, last)
+            yield block, op, Context(block.index, signal, mode, examples, threads, last, pixels)
             signal = op.flow(signal)
 
 
 def _compile(
     model: Model, mode: Mode, batch: int, *, micro_batch: int, threads: int, reuse: bool
 ) -> Plan:
+    opening = next(model.blocks())
     blocks = sum(1 for _ in model.blocks())
     end = 2 * blocks + 1
-    tensors = [Tensor("input", micro_batch * padded(model.input_features), 0, end)]
+    bytes_in = micro_batch * opening.weights.input_bytes(opening.source)
+    tensors = [Tensor("input", bytes_in, 0, end)]
     for block, op, context in _walk(model, mode, micro_batch, threads):
         for rule in op.tensors(context):
             first, last = _life(rule.phase, block.index, blocks) if reuse else (0, end)

@@ -4,6 +4,8 @@ For every weight layer i of a model, in order:
 
     layer{i}.latent     I8  (outputs, inputs)         a layer trained as bnn or int8
     layer{i}.scale      U8  (outputs, inputs/group)   a layer trained as fsb, rounded up
+    layer{i}.latent     I8  (outputs, kernel height, kernel width, channels)  a convolution
+    layer{i}.scale      U8  (outputs, channels)       a convolution trained as fsb
     layer{i}.shift      F32 (outputs,)                the trained shift of its normalisation
     layer{i}.mean       F32 (outputs,)                running mean of its sums
     layer{i}.deviation  F32 (outputs,)                running mean absolute deviation of its sums
@@ -32,13 +34,14 @@ def state_schema(model: Model, mode: str) -> Schema:
     """Return the name, dtype and shape of every tensor of a model's state in a mode."""
     schema: Schema = {}
     for block in model.blocks():
-        linear, inputs, layer = block.linear, block.source.features, f"layer{block.index}"
-        if linear.weight_mode(mode) == "fsb":
-            schema[f"{layer}.scale"] = ("U8", (linear.outputs, linear.scales(inputs)))
+        weights, layer = block.weights, f"layer{block.index}"
+        shape = weights.state_shape(block.source, mode)
+        if weights.weight_mode(mode) == "fsb":
+            schema[f"{layer}.scale"] = ("U8", shape)
         else:
-            schema[f"{layer}.latent"] = ("I8", (linear.outputs, inputs))
+            schema[f"{layer}.latent"] = ("I8", shape)
         for name in STATISTICS:
-            schema[f"{layer}.{name}"] = ("F32", (linear.outputs,))
+            schema[f"{layer}.{name}"] = ("F32", (weights.outputs,))
     return schema
 
 

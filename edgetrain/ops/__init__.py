@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 from edgetrain.ops.batch_norm import BatchNorm
+from edgetrain.ops.conv import Conv1d, Conv2d
+from edgetrain.ops.flatten import Flatten
 from edgetrain.ops.linear import Linear
+from edgetrain.ops.max_pool import MaxPool
 from edgetrain.ops.op import Arithmetic, Context, Op, Signal, TensorRule
 from edgetrain.ops.sign import Sign
 from edgetrain.ops.softmax_cross_entropy import SoftmaxCrossEntropy
+from edgetrain.ops.weights import WeightOp
 
 __all__ = [
     "OPS",
     "Arithmetic",
     "BatchNorm",
     "Context",
+    "Conv1d",
+    "Conv2d",
+    "Flatten",
     "Linear",
+    "MaxPool",
     "Op",
     "Sign",
     "Signal",
     "SoftmaxCrossEntropy",
     "TensorRule",
+    "WeightOp",
 ]
 
-OPS: dict[str, type[Op]] = {op.name: op for op in (Linear, BatchNorm, Sign, SoftmaxCrossEntropy)}
+OPS: dict[str, type[Op]] = {
+    op.name: op
+    for op in (Linear, Conv2d, Conv1d, MaxPool, BatchNorm, Sign, Flatten, SoftmaxCrossEntropy)
+}

@@ -7,7 +7,7 @@ dL/dy = v - mean(v) - mean(v s) s, with v = g / deviation and s the retained sig
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from edgetrain.ops.op import LANES, Arithmetic, Context, Op, Signal, TensorRule, padded
@@ -28,22 +28,23 @@ class BatchNorm(Op):
 
     def flow(self, source: Signal) -> Signal:
         self.require(source, "integers")
-        return Signal(source.features, "normalised")
+        return replace(source, kind="normalised")
 
     def tensors(self, context: Context) -> tuple[TensorRule, ...]:
-        channels, examples = context.source.features, context.examples
+        channels = context.source.channels
+        rows = context.examples * context.source.pixels
         rules = [TensorRule(name, 4 * channels, "persistent") for name in CHANNEL_STATE]
         rules += [
             TensorRule("inverse_deviation", 4 * padded(channels), "retained"),
-            TensorRule("output_gradient", 4 * examples * padded(channels), "gradient"),
+            TensorRule("output_gradient", 4 * rows * padded(channels), "gradient"),
             # Two 64-bit sums, three float32 coefficients a channel, one float32 maximum a tile.
             TensorRule(
                 "channel_sums", 28 * padded(channels) + 4 * padded(channels) // LANES, "backward"
             ),
         ]
         if context.last:
-            rules.append(TensorRule("sign", examples * padded(channels) // 8, "retained"))
-            rules.append(TensorRule("logits", 4 * examples * channels, "retained"))
+            rules.append(TensorRule("sign", rows * padded(channels) // 8, "retained"))
+            rules.append(TensorRule("logits", 4 * rows * channels, "retained"))
         return tuple(rules)
 
     def arithmetic(self, context: Context) -> Arithmetic:
@@ -52,7 +53,7 @@ class BatchNorm(Op):
 
     def record(self, context: Context, offsets: dict[str, int]) -> tuple[int, ...]:
         return (
-            context.source.features,
+            context.source.channels,
             *(offsets[name] for name in CHANNEL_STATE),
             offsets["inverse_deviation"],
             offsets["output_gradient"],

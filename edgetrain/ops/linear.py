@@ -8,26 +8,24 @@ int8  W = latent
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar
 
 from edgetrain.errors import ModelError
-from edgetrain.ops.op import LANES, Arithmetic, Context, Op, Signal, TensorRule, padded
+from edgetrain.ops.op import LANES, Arithmetic, Context, Signal, TensorRule, padded
+from edgetrain.ops.weights import LIMIT, WEIGHT_MODES, Training, WeightMode, WeightOp
 
 __all__ = ["GROUPS", "WEIGHT_MODES", "Linear", "Training", "WeightMode"]
 
-Training = Literal["auto", "bnn", "fsb", "int8"]
-WeightMode = Literal["bnn", "fsb", "int8"]
-WEIGHT_MODES: tuple[WeightMode, ...] = get_args(WeightMode)
 GROUPS = (1, 2, 4, 8, 16, 32)
 """Inputs that may share a scale: a group never straddles a word of signs."""
-LIMIT = 65536
-"""Widest layer for which every sum is sure to fit 32 bits."""
+LARGEST_BATCH = 8192
+"""Largest micro-batch for which every sum of the weight gradient is sure to fit 32 bits."""
 GRADIENT_ROWS = 64
 """Rows of the weight gradient that exist at a time."""
 
 
 @dataclass(frozen=True)
-class Linear(Op):
+class Linear(WeightOp):
     """A dense layer: features -> outputs.
 
     training "auto" follows the plan's mode; group is the inputs that share one scale in fsb.
@@ -42,39 +40,38 @@ class Linear(Op):
     reference: ClassVar[str] = "edgetrain.reference.linear"
 
     def __post_init__(self) -> None:
-        if not 1 <= self.outputs <= LIMIT:
-            raise ModelError(f"linear has {self.outputs} outputs: choose 1 to {LIMIT}")
-        if self.training not in get_args(Training):
-            raise ModelError(
-                f"linear cannot be trained as {self.training!r}: choose one of "
-                f"{', '.join(get_args(Training))}"
-            )
+        self.check_outputs()
         if self.group not in GROUPS:
             raise ModelError(
                 f"{self.group} inputs cannot share a scale: choose one of "
                 f"{', '.join(map(str, GROUPS))}"
             )
 
-    def weight_mode(self, mode: str) -> WeightMode:
-        """Return how the weights are trained under a plan's mode."""
-        chosen = mode if self.training == "auto" else self.training
-        assert chosen in WEIGHT_MODES
-        return chosen
-
     def scales(self, inputs: int) -> int:
         """Return the scales of one output in fsb."""
         return -(-inputs // self.group)
 
-    def weight_bytes(self, inputs: int, mode: str) -> int:
-        """Return the bytes of trained state: a latent a weight, or a scale a group."""
-        count = self.scales(inputs) if self.weight_mode(mode) == "fsb" else inputs
-        return self.outputs * count
+    def state_shape(self, source: Signal, mode: str) -> tuple[int, ...]:
+        inputs = source.features
+        scaled = self.weight_mode(mode) == "fsb"
+        return (self.outputs, self.scales(inputs) if scaled else inputs)
+
+    def input_bytes(self, source: Signal) -> int:
+        return padded(source.features)
+
+    def most_examples(self, source: Signal) -> int:
+        del source
+        return LARGEST_BATCH
 
     def flow(self, source: Signal) -> Signal:
         self.require(source, "int8", "bits")
         if not 1 <= source.features <= LIMIT:
             raise ModelError(f"linear has {source.features} inputs: choose 1 to {LIMIT}")
-        return Signal(self.outputs, "integers")
+        if source.pixels != 1:
+            raise ModelError(
+                f"linear cannot read {source.height} x {source.width} pixels: write flatten before"
+            )
+        return Signal(1, 1, self.outputs, "integers")
 
     def check_mode(self, source: Signal, mode: str) -> None:
         """Raise ModelError where fsb would train nothing, as batch norm cancels one scale a row."""
@@ -89,7 +86,7 @@ class Linear(Op):
         inputs, examples, outputs = context.source.features, context.examples, self.outputs
         weights = "scale" if self.weight_mode(context.mode) == "fsb" else "latent"
         rules = [
-            TensorRule(weights, self.weight_bytes(inputs, context.mode), "persistent"),
+            TensorRule(weights, self.weight_bytes(context.source, context.mode), "persistent"),
             TensorRule("codes", examples * padded(outputs) // 2, "backward"),
             TensorRule("code_rows", examples * padded(outputs), "backward"),
             TensorRule("code_columns", padded(outputs) * padded(examples, 4), "backward"),
@@ -103,7 +100,7 @@ class Linear(Op):
     def arithmetic(self, context: Context) -> Arithmetic:
         inputs, planes = context.source.features, self._planes(context)
         products = context.examples * inputs * self.outputs
-        weights = self.weight_bytes(inputs, context.mode)
+        weights = self.weight_bytes(context.source, context.mode)
         return Arithmetic(
             forward=products * planes,
             backward=products * (1 if context.first else 1 + planes),

@@ -38,21 +38,34 @@ def padded(count: int, multiple: int = LANES) -> int:
 
 @dataclass(frozen=True)
 class Signal:
-    """What flows from one op to the next: how many features, and how they are held.
+    """What flows from one op to the next: an image of channels, and how they are held.
 
-    kind is "int8" (the data), "bits" (packed signs), "integers" (sums of a weight layer) or
-    "normalised" (what the loss reads).
+    A sequence has height 1, a row of features is one pixel. kind is "int8" (the data), "bits"
+    (packed signs), "integers" (sums of a weight layer) or "normalised" (what the loss reads).
     """
 
-    features: int
+    height: int
+    width: int
+    channels: int
     kind: Literal["int8", "bits", "integers", "normalised"]
+
+    @property
+    def pixels(self) -> int:
+        """The places that have channels."""
+        return self.height * self.width
+
+    @property
+    def features(self) -> int:
+        """All numbers of an example."""
+        return self.pixels * self.channels
 
 
 @dataclass(frozen=True)
 class Context:
     """Where an op stands in a plan.
 
-    index is the number of its block, source what flows into the op, examples the micro-batch.
+    index is the number of its block, block_pixels the pixels that flow out of the block, source
+    what flows into the op, examples the micro-batch.
     """
 
     index: int
@@ -61,6 +74,7 @@ class Context:
     examples: int
     threads: int
     last: bool
+    block_pixels: int = 1
 
     @property
     def first(self) -> bool:
@@ -102,7 +116,7 @@ class Op(ABC):
 
     name: ClassVar[str]
     opcode: ClassVar[int]
-    """The number by which the native engine knows the op."""
+    """The number by which the native engine knows the op; 0 where it has no record."""
     reference: ClassVar[str]
     """The module of the numpy oracle."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from edgetrain.ops.op import Arithmetic, Context, Op, Signal, TensorRule, padded
@@ -20,10 +20,11 @@ class Sign(Op):
 
     def flow(self, source: Signal) -> Signal:
         self.require(source, "normalised")
-        return Signal(source.features, "bits")
+        return replace(source, kind="bits")
 
     def tensors(self, context: Context) -> tuple[TensorRule, ...]:
-        packed = context.examples * padded(context.source.features) // 8
+        rows = context.examples * context.source.pixels
+        packed = rows * padded(context.source.channels) // 8
         return (TensorRule("sign", packed, "retained"), TensorRule("mask", packed, "retained"))
 
     def arithmetic(self, context: Context) -> Arithmetic:
@@ -31,4 +32,4 @@ class Sign(Op):
         return Arithmetic(forward=3 * elements, backward=elements, bytes_moved=elements // 2)
 
     def record(self, context: Context, offsets: dict[str, int]) -> tuple[int, ...]:
-        return (context.source.features, offsets["sign"], offsets["mask"])
+        return (context.source.channels, offsets["sign"], offsets["mask"])

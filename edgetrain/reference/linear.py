@@ -11,7 +11,7 @@ from edgetrain.ops.linear import WeightMode
 from edgetrain.ops.op import LANES, padded
 from edgetrain.reference.random import Key, Purpose, derive, random_bits, random_bytes
 
-__all__ = ["LinearWeights"]
+__all__ = ["INITIAL_SCALE", "LinearWeights", "initial_latents", "moved"]
 
 Integers = NDArray[np.int64]
 INITIAL_SCALE = 128
@@ -37,9 +37,7 @@ class LinearWeights:
         if mode == "fsb":
             stored = np.full((outputs, -(-inputs // group)), INITIAL_SCALE, np.int64)
         else:
-            key = derive(seed, 0, layer, Purpose.INITIAL_WEIGHTS)
-            draws = random_bytes(key, _indices(outputs, inputs))
-            stored = (draws * 255 >> 8) - 127
+            stored = initial_latents(_indices(outputs, inputs), seed, layer)
         return cls(mode, inputs, outputs, group, seed, layer, stored)
 
     def signs(self) -> Integers:
@@ -77,9 +75,22 @@ class LinearWeights:
     def update(self, gradient: Integers, key: Key, step: int) -> None:
         """Move the state by step/256 levels against the sign of the gradient, rounded at random."""
         draws = random_bytes(key, _indices(*self.stored.shape))
-        low, high = (0, 255) if self.mode == "fsb" else (-127, 127)
-        moved = self.stored - np.sign(gradient) * (step + draws >> 8)
-        self.stored = np.clip(moved, low, high)
+        self.stored = moved(self.mode, self.stored, gradient, draws, step)
+
+
+def initial_latents(counters: Integers, seed: int, layer: int) -> Integers:
+    """Return latents uniform over their levels, each drawn by its counter."""
+    draws = random_bytes(derive(seed, 0, layer, Purpose.INITIAL_WEIGHTS), counters)
+    return (draws * 255 >> 8) - 127
+
+
+def moved(
+    mode: WeightMode, stored: Integers, gradient: Integers, draws: Integers, step: int
+) -> Integers:
+    """Return the state after a step of step/256 levels, kept within its levels."""
+    low, high = (0, 255) if mode == "fsb" else (-127, 127)
+    result: Integers = np.clip(stored - np.sign(gradient) * (step + draws >> 8), low, high)
+    return result
 
 
 def _indices(rows: int, columns: int) -> Integers:

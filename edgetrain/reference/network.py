@@ -7,10 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetrain.model import Model
-from edgetrain.ops import Sign
+from edgetrain.model import Block, Model
+from edgetrain.ops import Flatten, Linear, MaxPool, Sign
+from edgetrain.ops.conv import Conv
 from edgetrain.reference.batch_norm import ChannelState, Statistics, gradient_codes
+from edgetrain.reference.convolution import ConvWeights
+from edgetrain.reference.flatten import flatten, unflatten
 from edgetrain.reference.linear import LinearWeights
+from edgetrain.reference.max_pool import max_pool, unpool
 from edgetrain.reference.random import Purpose, derive
 from edgetrain.reference.sign import activate, pass_gradient
 from edgetrain.reference.softmax_cross_entropy import GRADIENT_UNITS, softmax_cross_entropy
@@ -18,16 +22,64 @@ from edgetrain.step import StepSettings
 
 __all__ = ["ReferenceNetwork", "Trace"]
 
+Integers = NDArray[np.int64]
+
 
 @dataclass
 class Trace:
-    """What one block kept of a step."""
+    """What one block kept of a step.
 
-    x: NDArray[np.int64]
+    x holds images, (examples, height, width, channels); below and sums are the shapes of one image
+    before flattening and of one before pooling, places where its maxima were. signs, mask and codes
+    have a row for every pixel of every example that pooling leaves.
+    """
+
+    x: Integers
+    below: tuple[int, ...]
+    sums: tuple[int, ...]
+    places: Integers | None
     signs: NDArray[np.bool_]
     mask: NDArray[np.bool_] | None
     statistics: Statistics
-    codes: NDArray[np.int64] | None = None
+    codes: Integers | None = None
+
+
+class Layer:
+    """A block's weights over images, whatever they are, and what stands around them."""
+
+    def __init__(self, block: Block, mode: str, seed: int) -> None:
+        op, self.source = block.weights, block.source
+        self.weights: LinearWeights | ConvWeights
+        if isinstance(op, Linear):
+            self.weights = LinearWeights.initial(
+                op.weight_mode(mode),
+                block.source.features,
+                op.outputs,
+                group=op.group,
+                seed=seed,
+                layer=block.index,
+            )
+        else:
+            assert isinstance(op, Conv)
+            self.weights = ConvWeights.initial(op, block.source, mode, seed=seed, layer=block.index)
+        pool = block.ops[1]
+        sums = op.flow(block.source)
+        self.window = pool.window(sums) if isinstance(pool, MaxPool) else None
+        self.hidden = isinstance(block.ops[-1], Sign | Flatten)
+
+    def forward(self, x: Integers) -> Integers:
+        """Return the sums of x, (examples, height, width, outputs)."""
+        if isinstance(self.weights, ConvWeights):
+            return self.weights.forward(x)
+        return self.weights.forward(x.reshape(len(x), -1))[:, None, None, :]
+
+    def backward(self, codes: Integers, x: Integers) -> tuple[Integers, Integers]:
+        """Return dL/dx as images, and dL/dW, of the gradient of the sums."""
+        if isinstance(self.weights, ConvWeights):
+            return self.weights.input_gradient(codes), self.weights.weight_gradient(codes, x)
+        rows = codes.reshape(len(codes), -1)
+        below = self.weights.input_gradient(rows).reshape(x.shape)
+        return below, self.weights.weight_gradient(rows, x.reshape(len(x), -1))
 
 
 class ReferenceNetwork:
@@ -35,23 +87,11 @@ class ReferenceNetwork:
 
     def __init__(self, model: Model, mode: str, seed: int) -> None:
         self.seed = seed
-        self.weights: list[LinearWeights] = []
-        self.channels: list[ChannelState] = []
-        self.hidden = [isinstance(block.ops[-1], Sign) for block in model.blocks()]
+        self.input_shape = model.input_shape
+        self.layers = [Layer(block, mode, seed) for block in model.blocks()]
+        self.weights = [layer.weights for layer in self.layers]
+        self.channels = [ChannelState(weights.outputs) for weights in self.weights]
         self.traces: list[Trace] = []
-        for block in model.blocks():
-            linear = block.linear
-            self.weights.append(
-                LinearWeights.initial(
-                    linear.weight_mode(mode),
-                    block.source.features,
-                    linear.outputs,
-                    group=linear.group,
-                    seed=seed,
-                    layer=block.index,
-                )
-            )
-            self.channels.append(ChannelState(linear.outputs))
 
     def train(
         self, features: NDArray[np.integer], labels: NDArray[np.integer], settings: StepSettings
@@ -77,37 +117,50 @@ class ReferenceNetwork:
     ) -> NDArray[np.float32]:
         # uint8 data are taken 128 lower: batch norm cancels the constant, and it fits an int8.
         offset = 128 if features.dtype == np.uint8 else 0
-        x = features.reshape(len(features), -1).astype(np.int64) - offset
+        x: Integers = features.reshape(len(features), *self.input_shape).astype(np.int64) - offset
         self.traces = []
-        for weights, channels, hidden in zip(self.weights, self.channels, self.hidden, strict=True):
-            y = weights.forward(x)
-            statistics = channels.running() if momentum is None else Statistics.of(y)
+        for layer, channels in zip(self.layers, self.channels, strict=True):
+            below = x.shape[1:]
+            if layer.source.pixels != x.shape[1] * x.shape[2]:
+                x = flatten(x)
+            y, places = layer.forward(x), None
+            sums = y.shape[1:]
+            if layer.window is not None:
+                y, places = max_pool(y, layer.window)
+            rows = y.reshape(-1, y.shape[3])
+            statistics = channels.running() if momentum is None else Statistics.of(rows)
             if momentum is not None:
                 channels.blend(statistics, momentum)
-            shift = channels.shift if hidden else np.zeros_like(channels.shift)
-            signs = statistics.signs(y, shift)
-            mask = statistics.mask(y, shift) if hidden else None
-            self.traces.append(Trace(x, signs, mask, statistics))
-            x = activate(signs)
-        return statistics.normalise(y, self.channels[-1].shift)
+            shift = channels.shift if layer.hidden else np.zeros_like(channels.shift)
+            signs = statistics.signs(rows, shift)
+            mask = statistics.mask(rows, shift) if layer.hidden else None
+            self.traces.append(Trace(x, below, sums, places, signs, mask, statistics))
+            x = activate(signs).reshape(y.shape)
+        return statistics.normalise(rows, self.channels[-1].shift)
 
     def _backward(
-        self, index: int, gradient: NDArray[np.int64], scale: np.float32, settings: StepSettings
-    ) -> tuple[NDArray[np.int64], np.float32]:
-        weights, channels, trace = self.weights[index], self.channels[index], self.traces[index]
+        self, index: int, gradient: Integers, scale: np.float32, settings: StepSettings
+    ) -> tuple[Integers, np.float32]:
+        layer, channels, trace = self.layers[index], self.channels[index], self.traces[index]
+        rows = gradient.reshape(trace.signs.shape)
         if trace.mask is not None:
-            gradient = pass_gradient(gradient, trace.mask)
+            rows = pass_gradient(rows, trace.mask)
         channels.step_shift(
-            np.float64(scale) * gradient.sum(0).astype(np.float64),
+            np.float64(scale) * rows.sum(0).astype(np.float64),
             settings.shift_learning_rate,
             settings.correction1,
             settings.correction2,
         )
         key = derive(self.seed, settings.step, index, Purpose.GRADIENT_CODES)
-        codes, unit = gradient_codes(gradient, trace.signs, trace.statistics.inverse(), scale, key)
+        codes, unit = gradient_codes(rows, trace.signs, trace.statistics.inverse(), scale, key)
         trace.codes = codes
-        below = weights.input_gradient(codes)
+        if trace.places is None or layer.window is None:
+            demand = codes.reshape(len(trace.x), *trace.sums)
+        else:
+            pooled = codes.reshape(trace.places.shape)
+            demand = unpool(pooled, trace.places, layer.window, trace.sums)
+        below, moves = layer.backward(demand, trace.x)
         update_key = derive(self.seed, settings.step, index, Purpose.WEIGHT_UPDATE)
-        step = settings.scale_step if weights.mode == "fsb" else settings.latent_step
-        weights.update(weights.weight_gradient(codes, trace.x), update_key, step)
-        return below, unit
+        step = settings.scale_step if layer.weights.mode == "fsb" else settings.latent_step
+        layer.weights.update(moves, update_key, step)
+        return unflatten(below, trace.below), unit

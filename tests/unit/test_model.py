@@ -28,7 +28,9 @@ def test_every_op_is_declared_whole(name: str) -> None:
     assert op.name == name
     assert op.__doc__
     assert importlib.import_module(op.reference).__doc__
-    assert [other.opcode for other in OPS.values()].count(op.opcode) == 1
+    # One record serves both convolutions.
+    same = {other.name for other in OPS.values() if other.opcode == op.opcode}
+    assert same == ({"conv1d", "conv2d"} if name in ("conv1d", "conv2d") else {name})
 
 
 JSON = st.recursive(
@@ -44,7 +46,7 @@ def test_text_that_is_no_model_is_refused(text: str) -> None:
         Model.from_json(text)
 
 
-@given(key=st.sampled_from(["input_features", "layers", "format", "version"]), value=JSON)
+@given(key=st.sampled_from(["input_shape", "layers", "format", "version"]), value=JSON)
 def test_a_model_with_any_field_changed_is_refused_or_whole(key: str, value: Any) -> None:
     fields = json.loads(mlp(20, 3, (8,)).to_json())
     fields[key] = value

@@ -338,7 +338,7 @@ def test_every_truncation_is_refused() -> None:
 
 def test_a_model_that_claims_the_world_allocates_nothing() -> None:
     huge = json.loads(MODEL.to_json())
-    huge["input_features"] = 65536
+    huge["input_shape"] = [1, 1, 65536]
     huge["layers"][0]["outputs"] = 65536
     fields = json.loads(tensorfile.decode(a_task().encode())[1]["fields"])
     content = repacked(a_task().encode(), fields=json.dumps({**fields, "model": json.dumps(huge)}))

@@ -1,0 +1,283 @@
+"""Conv2d and Conv1d: y = the sum over a kernel's taps of W x, in exact integers.
+
+Weights are trained as those of Linear are, with one difference: in fsb the scale belongs to a
+kernel, one output and one channel, and its taps share it. A tap beyond the image adds nothing.
+
+A convolution of int8 data reads patches: the data that one output pixel sees, gathered in a row
+when a micro-batch is loaded, so that the engine sees a kernel of one tap.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple, get_args
+
+from edgetrain.errors import ModelError
+from edgetrain.ops.op import LANES, Arithmetic, Context, Signal, TensorRule, padded
+from edgetrain.ops.weights import LIMIT, WEIGHT_MODES, Training, WeightOp
+
+__all__ = ["Conv", "Conv1d", "Conv2d", "Geometry", "Padding"]
+
+Padding = Literal["same", "valid"]
+LARGEST_KERNEL = 15
+STRIDES = (1, 2)
+MOST_TERMS = 2 * LIMIT
+"""Products in a sum, for which every sum is sure to fit 32 bits."""
+MOST_PIXELS = 1 << 20
+LARGEST_SUM = 2**31 - 1
+LARGEST_CODE, LARGEST_DATUM = 64, 128
+CHUNK_PIXELS = 256
+"""Pixels of gradient that are multiplied at a time, unless one example has more."""
+ROW = 4 * LANES
+"""Bytes of the sums of a tile's channels."""
+LINE = 64
+"""Every part of a tile's scratch starts on a cache line."""
+
+
+class Geometry(NamedTuple):
+    """A convolution as its kernels see it: no padding, a kernel and the steps that it takes."""
+
+    height: int
+    width: int
+    channels: int
+    out_height: int
+    out_width: int
+    kernel_height: int
+    kernel_width: int
+    stride: int
+
+    @property
+    def taps(self) -> int:
+        """The places of a kernel."""
+        return self.kernel_height * self.kernel_width
+
+    @property
+    def pixels(self) -> int:
+        """The pixels that come out."""
+        return self.out_height * self.out_width
+
+    @property
+    def reached(self) -> int:
+        """The pixels that some tap reaches, those beyond the image among them."""
+        height = (self.out_height - 1) * self.stride + self.kernel_height
+        return height * ((self.out_width - 1) * self.stride + self.kernel_width)
+
+
+@dataclass(frozen=True)
+class Conv(WeightOp):
+    """What Conv2d and Conv1d share: all but the height of the kernel."""
+
+    outputs: int
+    kernel: int = 3
+    stride: int = 1
+    padding: Padding = "same"
+    training: Training = "auto"
+
+    opcode: ClassVar[int] = 5
+    reference: ClassVar[str] = "edgetrain.reference.convolution"
+
+    def __post_init__(self) -> None:
+        self.check_outputs()
+        if not 1 <= self.kernel <= LARGEST_KERNEL:
+            raise ModelError(f"{self.name} has a kernel of {self.kernel}: choose 1 to 15")
+        if self.stride not in STRIDES:
+            raise ModelError(f"{self.name} has a stride of {self.stride}: choose 1 or 2")
+        if self.padding not in get_args(Padding):
+            raise ModelError(f"{self.name} has padding {self.padding!r}: choose same or valid")
+
+    @property
+    def kernel_height(self) -> int:
+        """Rows of the kernel."""
+        return self.kernel
+
+    def out_size(self, size: int, kernel: int) -> int:
+        """Return how many outputs fit a number of inputs."""
+        if self.padding == "same":
+            return -(-size // self.stride)
+        return (size - kernel) // self.stride + 1
+
+    def pad_before(self, size: int, kernel: int) -> int:
+        """Return the missing inputs before the first: TensorFlow's SAME, or none."""
+        if self.padding == "valid":
+            return 0
+        return max((self.out_size(size, kernel) - 1) * self.stride + kernel - size, 0) // 2
+
+    def pads(self, source: Signal) -> tuple[int, int]:
+        """Return the missing rows above the image and the missing columns left of it."""
+        return (
+            self.pad_before(source.height, self.kernel_height),
+            self.pad_before(source.width, self.kernel),
+        )
+
+    def flow(self, source: Signal) -> Signal:
+        self.require(source, "int8", "bits")
+        if source.kind == "bits" and source.channels % LANES:
+            raise ModelError(
+                f"{self.name} cannot read {source.channels} channels of bits: choose widths in "
+                f"multiples of {LANES}"
+            )
+        kernel = (self.kernel_height, self.kernel)
+        height, width = map(self.out_size, (source.height, source.width), kernel)
+        if height < 1 or width < 1:
+            raise ModelError(
+                f"{self.name} has a kernel of {kernel[0]} x {kernel[1]} but a source of "
+                f"{source.height} x {source.width}: choose a smaller kernel or padding='same'"
+            )
+        self._check_size(source)
+        return Signal(height, width, self.outputs, "integers")
+
+    def _check_size(self, source: Signal) -> None:
+        taps = self.kernel_height * self.kernel
+        width = (
+            padded(taps * source.channels)
+            if source.kind == "int8"
+            else taps * padded(source.channels)
+        )
+        if max(width, taps * padded(self.outputs)) > MOST_TERMS or source.pixels > MOST_PIXELS:
+            raise ModelError(
+                f"{self.name} is too large, with {taps} taps, {source.channels} channels in and "
+                f"{self.outputs} out: a sum has at most {MOST_TERMS} terms"
+            )
+
+    def check_mode(self, source: Signal, mode: str) -> None:
+        """Raise ModelError where fsb would scale patches, whose taps are not apart."""
+        if source.kind == "int8" and self.weight_mode(mode) == "fsb":
+            raise ModelError(
+                f"a {self.name} of int8 data cannot be trained as fsb: choose training='bnn' or "
+                f"'int8' for it"
+            )
+
+    def state_shape(self, source: Signal, mode: str) -> tuple[int, ...]:
+        if self.weight_mode(mode) == "fsb":
+            return (self.outputs, source.channels)
+        return (self.outputs, self.kernel_height, self.kernel, source.channels)
+
+    def input_bytes(self, source: Signal) -> int:
+        shape = self.geometry(source)
+        return shape.pixels * padded(shape.channels)
+
+    def most_examples(self, source: Signal) -> int:
+        largest = LARGEST_CODE * (LARGEST_DATUM if source.kind == "int8" else 1)
+        return LARGEST_SUM // largest // self.flow(source).pixels
+
+    def geometry(self, source: Signal) -> Geometry:
+        """Return the shapes as the kernels see them: of patches where the source is data."""
+        out, rows = self.flow(source), self.kernel_height
+        if source.kind == "int8":
+            width = rows * self.kernel * source.channels
+            return Geometry(out.height, out.width, width, out.height, out.width, 1, 1, 1)
+        return Geometry(
+            source.height,
+            source.width,
+            source.channels,
+            out.height,
+            out.width,
+            rows,
+            self.kernel,
+            self.stride,
+        )
+
+    def tensors(self, context: Context) -> tuple[TensorRule, ...]:
+        source, mode, threads = context.source, context.mode, context.threads
+        weights = "scale" if self.weight_mode(mode) == "fsb" else "latent"
+        rows = context.examples * context.block_pixels
+        return (
+            TensorRule(weights, self.weight_bytes(source, mode), "persistent"),
+            TensorRule("codes", rows * padded(self.outputs) // 2, "backward"),
+            TensorRule("forward_tile", threads * self._forward_tile(context), "forward"),
+            TensorRule("backward_tile", threads * self._backward_tile(context), "backward"),
+        )
+
+    def arithmetic(self, context: Context) -> Arithmetic:
+        shape, planes = self.geometry(context.source), self._planes(context)
+        products = context.examples * shape.pixels * shape.taps * shape.channels * self.outputs
+        return Arithmetic(
+            forward=products * planes,
+            backward=products * (1 if context.first else 1 + planes),
+            bytes_moved=4 * self.weight_bytes(context.source, context.mode)
+            + 3
+            * context.examples
+            * (shape.height * shape.width * shape.channels + shape.pixels * self.outputs)
+            // 8,
+        )
+
+    def record(self, context: Context, offsets: dict[str, int]) -> tuple[int, ...]:
+        source, weight_mode = context.source, self.weight_mode(context.mode)
+        out = self.flow(source)
+        return (
+            context.index,
+            WEIGHT_MODES.index(weight_mode),
+            int(source.kind == "bits"),
+            source.height,
+            source.width,
+            source.channels,
+            out.height,
+            out.width,
+            self.outputs,
+            self.kernel_height,
+            self.kernel,
+            self.stride,
+            *self.pads(source),
+            offsets["scale" if weight_mode == "fsb" else "latent"],
+            offsets["input"],
+            offsets["input_gradient"],
+            offsets["codes"],
+            offsets["forward_tile"],
+            self._forward_tile(context),
+            offsets["backward_tile"],
+            self._backward_tile(context),
+        )
+
+    def _planes(self, context: Context) -> int:
+        """Return the int8 planes of a weight: a scale of 8 bits and its sign need two."""
+        return 2 if self.weight_mode(context.mode) == "fsb" else 1
+
+    def _forward_tile(self, context: Context) -> int:
+        """Panel, sums of its taps, two rows of sums, image, sums before pooling, and the tile."""
+        shape, signs = self.geometry(context.source), context.source.kind == "bits"
+        width = padded(shape.channels)
+        binary = signs and self.weight_mode(context.mode) == "bnn"
+        panel = shape.taps * width * (LANES // 8 if binary else LANES) * self._planes(context)
+        image = shape.reached * width // (8 if binary else 1) if signs else 0
+        unpooled = shape.pixels * ROW if context.block_pixels != shape.pixels else 0
+        sums = (shape.taps + 2 + context.examples * context.block_pixels) * ROW
+        return padded(panel, LINE) + padded(image, LINE) + unpooled + sums
+
+    def _backward_tile(self, context: Context) -> int:
+        """Columns of codes, panel of x, gradient, two rows, codes, and for the input their image.
+
+        The last two parts, the image and the panel of weights, give the gradient of the input.
+        """
+        shape, depth = self.geometry(context.source), padded(self.outputs)
+        chunk = max(1, min(context.examples, CHUNK_PIXELS // shape.pixels))
+        columns = chunk * padded(shape.pixels, 4)
+        size = padded(columns * depth, LINE) + padded(columns * LANES, LINE)
+        size += (shape.taps * depth + 2) * ROW + padded(shape.pixels * depth, LINE)
+        if context.first:
+            return size
+        height = shape.height + shape.kernel_height - 1
+        image = height * (shape.width + shape.kernel_width - 1) * depth
+        return size + padded(image, LINE) + shape.taps * depth * LANES
+
+
+@dataclass(frozen=True)
+class Conv2d(Conv):
+    """A convolution of images, with square kernels."""
+
+    name: ClassVar[str] = "conv2d"
+
+
+@dataclass(frozen=True)
+class Conv1d(Conv):
+    """A convolution of sequences: signals of height 1."""
+
+    name: ClassVar[str] = "conv1d"
+
+    @property
+    def kernel_height(self) -> int:
+        return 1
+
+    def flow(self, source: Signal) -> Signal:
+        if source.height != 1:
+            raise ModelError(f"conv1d cannot read an image {source.height} high: use conv2d")
+        return super().flow(source)

@@ -1,0 +1,147 @@
+"""Conv2d and Conv1d: the three products tap by tap over a padded image, and the update."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetrain.ops.conv import Conv
+from edgetrain.ops.op import LANES, Signal, padded
+from edgetrain.ops.weights import WeightMode
+from edgetrain.reference.linear import INITIAL_SCALE, initial_latents, moved
+from edgetrain.reference.random import Key, Purpose, derive, random_bits, random_bytes
+
+__all__ = ["ConvWeights"]
+
+Integers = NDArray[np.int64]
+
+
+@dataclass
+class ConvWeights:
+    """The trained state: latents (outputs, rows, columns, channels), or scales a kernel."""
+
+    op: Conv
+    source: Signal
+    mode: WeightMode
+    seed: int
+    layer: int
+    stored: Integers
+
+    @classmethod
+    def initial(cls, op: Conv, source: Signal, mode: str, *, seed: int, layer: int) -> ConvWeights:
+        """Draw the initial weights: latents uniform over their levels, scales one half."""
+        shape = op.state_shape(source, mode)
+        weights = cls(op, source, op.weight_mode(mode), seed, layer, np.zeros(shape, np.int64))
+        if weights.mode == "fsb":
+            weights.stored += INITIAL_SCALE
+        else:
+            weights.stored = initial_latents(weights.counters(), seed, layer)
+        return weights
+
+    @property
+    def outputs(self) -> int:
+        """The channels that come out."""
+        return self.op.outputs
+
+    @property
+    def weight_shape(self) -> tuple[int, int, int, int]:
+        """The shape of the weights: outputs, rows and columns of the kernel, channels."""
+        return self.outputs, self.op.kernel_height, self.op.kernel, self.source.channels
+
+    def counters(self) -> Integers:
+        """Return the counter of each element of the state.
+
+        A kernel over data is one row of patches, so its taps lie side by side; over signs every
+        tap has a row as long as the kernels' tiles make it.
+        """
+        outputs, rows, columns, channels = self.weight_shape
+        if self.mode == "fsb":
+            return _grid(outputs, channels)
+        if self.source.kind == "int8":
+            return _grid(outputs, rows * columns * channels).reshape(self.weight_shape)
+        return _grid(outputs * rows * columns, channels).reshape(self.weight_shape)
+
+    def signs(self) -> Integers:
+        """Return the fixed signs of fsb, in the shape of the weights, drawn from the seed."""
+        outputs, rows, columns, channels = self.weight_shape
+        words = padded(channels) // LANES
+        key = derive(self.seed, 0, self.layer, Purpose.FIXED_SIGNS)
+        count = outputs * rows * columns
+        drawn = random_bits(key, np.arange(count * words)).reshape(count, words)
+        bits = drawn[:, :, None] >> np.arange(LANES, dtype=np.uint32) & np.uint32(1)
+        signs = bits.reshape(count, -1)[:, :channels].astype(np.int64) * 2 - 1
+        return signs.reshape(self.weight_shape)
+
+    def weights(self) -> Integers:
+        """Return what the layer multiplies by, (outputs, rows, columns, channels)."""
+        if self.mode == "bnn":
+            return np.where(self.stored >= 0, 1, -1)
+        if self.mode == "int8":
+            return self.stored
+        return self.stored[:, None, None, :] * self.signs()
+
+    def forward(self, x: Integers) -> Integers:
+        """Return y, (examples, height, width, outputs), of x, (examples, height, width, channels).
+
+        A tap beyond the image adds nothing.
+        """
+        image, weights = self._padded(x), self.weights()
+        out = self.op.flow(self.source)
+        y = np.zeros((len(x), out.height, out.width, self.outputs), np.int64)
+        for row, column, seen in self._taps():
+            y += image[:, *seen] @ weights[:, row, column].T
+        return y
+
+    def input_gradient(self, codes: Integers) -> Integers:
+        """Return dL/dx, of the shape of x, in units of a code."""
+        source, weights = self.source, self.weights()
+        top, left = self.op.pads(source)
+        shape = (len(codes), source.height, source.width, source.channels)
+        image = self._padded(np.zeros(shape, np.int64))
+        for row, column, seen in self._taps():
+            image[:, *seen] += codes @ weights[:, row, column]
+        return image[:, top : top + source.height, left : left + source.width]
+
+    def weight_gradient(self, codes: Integers, x: Integers) -> Integers:
+        """Return dL/dW, or that of the scales: each the sum over the taps that share it."""
+        image, flat = self._padded(x), codes.reshape(-1, self.outputs)
+        gradient = np.zeros(self.weight_shape, np.int64)
+        for row, column, seen in self._taps():
+            gradient[:, row, column] = flat.T @ image[:, *seen].reshape(-1, self.source.channels)
+        if self.mode != "fsb":
+            return gradient
+        total: Integers = (gradient * self.signs()).sum((1, 2))
+        return total
+
+    def update(self, gradient: Integers, key: Key, step: int) -> None:
+        """Move the state by step/256 levels against the sign of the gradient, rounded at random."""
+        draws = random_bytes(key, self.counters())
+        self.stored = moved(self.mode, self.stored, gradient, draws, step)
+
+    def _padded(self, x: Integers) -> Integers:
+        """Return x with zeros around it, as many as the taps can reach."""
+        out, stride = self.op.flow(self.source), self.op.stride
+        top, left = self.op.pads(self.source)
+        reach = (
+            (out.height - 1) * stride + self.op.kernel_height,
+            (out.width - 1) * stride + self.op.kernel,
+        )
+        bottom = max(reach[0] - top - self.source.height, 0)
+        right = max(reach[1] - left - self.source.width, 0)
+        return np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
+
+    def _taps(self) -> Iterator[tuple[int, int, tuple[slice, slice]]]:
+        """Yield each tap of the kernel and the pixels of the padded image that it sees."""
+        out, stride = self.op.flow(self.source), self.op.stride
+        for row in range(self.op.kernel_height):
+            for column in range(self.op.kernel):
+                rows = slice(row, row + (out.height - 1) * stride + 1, stride)
+                columns = slice(column, column + (out.width - 1) * stride + 1, stride)
+                yield row, column, (rows, columns)
+
+
+def _grid(rows: int, columns: int) -> Integers:
+    return np.arange(rows)[:, None] * padded(columns) + np.arange(columns)
