@@ -1,0 +1,97 @@
+// A few steps of whole plans on every instruction set that this processor runs: each must leave the
+// same bytes in the whole arena. Prints their digest, which two machines must share.
+//
+//   same_steps PLAN...                (of one thread each: two share scratch by chance)
+#include <algorithm>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <numeric>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "edgetrain/engine.hpp"
+#include "edgetrain/isa.hpp"
+
+namespace {
+
+using Words = std::vector<std::int64_t>;
+
+constexpr std::uint64_t steps = 4;
+
+Words read_plan(const char* path) {
+  std::ifstream file(path, std::ios::binary);
+  const std::vector<char> bytes((std::istreambuf_iterator<char>(file)),
+                                std::istreambuf_iterator<char>());
+  Words words(bytes.size() / sizeof(std::int64_t));
+  std::memcpy(words.data(), bytes.data(), words.size() * sizeof(std::int64_t));
+  return words;
+}
+
+class Digest {
+ public:
+  void add(std::uint64_t value) { state_ = (state_ ^ value) * 0x100000001B3U; }
+  void add(double value) {
+    std::uint64_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    add(bits);
+  }
+  std::uint64_t value() const { return state_; }
+
+ private:
+  std::uint64_t state_ = 0xCBF29CE484222325U;
+};
+
+// The digest of the losses, and of the arena after every step.
+std::uint64_t run(const Words& plan, const std::string& isa) {
+  const edgetrain::Program program = edgetrain::parse_program(plan.data(), plan.size());
+  edgetrain::Engine engine(program, 7, isa);
+  engine.initialise();
+  std::mt19937_64 random(5);
+  std::vector<std::uint8_t> features(program.input_features * program.examples);
+  std::vector<std::uint8_t> labels(program.examples);
+  std::vector<std::uint32_t> indices(program.examples);
+  std::generate(features.begin(), features.end(),
+                [&] { return static_cast<std::uint8_t>(random()); });
+  std::generate(labels.begin(), labels.end(),
+                [&] { return static_cast<std::uint8_t>(random() % program.loss.classes); });
+  std::iota(indices.begin(), indices.end(), 0U);
+  Digest digest;
+  for (std::uint64_t step = 0; step < steps; ++step) {
+    // The last step has an example less, so that no count is whole.
+    const std::size_t count =
+        step + 1 == steps && program.examples > 2 ? program.examples - 1 : program.examples;
+    const edgetrain::Examples examples = {features.data(), 128, labels.data(), indices.data(),
+                                          count};
+    digest.add(engine.train(examples, {step, 900, 700, 0.5, {0.01, 0.1, 0.001}}).loss_sum);
+    digest.add(engine.evaluate(examples).loss_sum);
+    const edgetrain::Arena& arena = engine.arena();
+    for (std::size_t i = 0; i < arena.bytes(); ++i) {
+      digest.add(std::uint64_t{*arena.at<std::uint8_t>(i)});
+    }
+  }
+  return digest.value();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::vector<std::string> isas = edgetrain::supported_isas();
+  for (int plan = 1; plan < argc; ++plan) {
+    const Words words = read_plan(argv[plan]);
+    const std::uint64_t twin = run(words, "portable");
+    for (const std::string& isa : isas) {
+      const std::uint64_t digest = run(words, isa);
+      std::printf("%s %-9s %016llx\n", argv[plan], isa.c_str(),
+                  static_cast<unsigned long long>(digest));
+      if (digest != twin) {
+        std::fprintf(stderr, "%s differs from portable\n", isa.c_str());
+        return 1;
+      }
+    }
+  }
+  return 0;
+}
