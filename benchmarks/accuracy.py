@@ -28,14 +28,13 @@ from rich.table import Table
 
 from edgetrain import Trainer, models, plan
 from edgetrain.bench import rival
-from edgetrain.bench.networks import NETWORKS
 from edgetrain.bench.record import write_record
 from edgetrain.command import run_command
 from edgetrain.data import Dataset, Splits, load
 from edgetrain.ops.op import Mode
 
 RESULTS = Path(__file__).parent / "results" / "accuracy.json"
-NETWORK = NETWORKS["mlp"]
+INPUTS, HIDDEN, CLASSES = 784, (256,) * 4, 10
 BATCH = 100
 FINAL_RATE = 0.02
 
@@ -75,7 +74,7 @@ class Row:
 
 def train_ours(splits: Splits, chosen: Set, seed: int, mode: Mode) -> float:
     """Train the engine and return the accuracy on the test part."""
-    model = models.mlp(NETWORK.inputs, NETWORK.classes, NETWORK.hidden)
+    model = models.mlp(INPUTS, CLASSES, HIDDEN)
     trainer = Trainer(plan(model, batch=BATCH, mode=mode), seed=seed, learning_rate=chosen.our_rate)
     trainer.fit(splits.train.features, splits.train.labels, epochs=chosen.epochs, schedule="linear")
     return float(trainer.evaluate(splits.test.features, splits.test.labels).accuracy)
@@ -86,7 +85,7 @@ def train_torch(splits: Splits, chosen: Set, seed: int) -> float:
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     local = rival.Local(BATCH, chosen.torch_rate, FINAL_RATE, chosen.epochs)
-    model = rival.binary_mlp(NETWORK.widths)
+    model = rival.binary_mlp((INPUTS, *HIDDEN, CLASSES))
     rival.train(model, *tensors(splits.train), local, generator)
     return rival.accuracy(model, *tensors(splits.test))
 

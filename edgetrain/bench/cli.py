@@ -14,6 +14,7 @@ from rich.table import Table
 from edgetrain.bench.measure import Request
 from edgetrain.bench.record import write_record
 from edgetrain.bench.step import Comparison, StepReport, compare
+from edgetrain.models import MODELS
 from edgetrain.sizes import format_size
 
 __all__ = ["app"]
@@ -28,20 +29,23 @@ def bench() -> None:
 
 @app.command()
 def step(  # noqa: PLR0917 - a command's options, given by name
-    network: Annotated[str, typer.Argument(help="The network: mlp.")] = "mlp",
+    network: Annotated[str, typer.Argument(help=f"The network: {', '.join(MODELS)}.")] = "mlp",
     batch: Annotated[int, typer.Option(help="Examples a step.")] = 100,
     threads: Annotated[int, typer.Option(help="Threads of either side.")] = 1,
     against: Annotated[str, typer.Option(help="The rival: torch, or none.")] = "torch",
     mode: Annotated[str, typer.Option(help="How ours trains: bnn or fsb.")] = "bnn",
     pairs: Annotated[int, typer.Option(help="Fresh processes of each side, in turn.")] = 5,
     seconds: Annotated[float, typer.Option(help="Seconds to time in each process.")] = 1.0,
+    limit: Annotated[
+        float, typer.Option(help="Seconds after which no further pair of processes begins.")
+    ] = 600.0,
     json: Annotated[
         str | None, typer.Option("--json", help="Write JSON there; - is standard output.")
     ] = None,
 ) -> None:
     """Time one training step, and the growth of peak memory, in fresh processes."""
     comparison = Comparison(
-        Request(network, batch, threads, seconds=seconds, mode=mode), against, pairs
+        Request(network, batch, threads, seconds=seconds, mode=mode), against, pairs, limit
     )
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:

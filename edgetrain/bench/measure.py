@@ -21,6 +21,9 @@ __all__ = ["Request", "Sample", "Stopwatch", "answer", "memory_baseline", "peak_
 WARM_STEPS = 10
 LEAST_STEPS = 20
 MOST_STEPS = 20_000
+PATIENCE = 10.0
+"""Seconds after which slow steps are not waited for: warm or timed, a few must do."""
+FEWEST_STEPS = 3
 STATUS = Path("/proc/self/status")
 CLEAR_REFS = Path("/proc/self/clear_refs")
 RESET_PEAK = "5"
@@ -86,18 +89,29 @@ class Stopwatch:
         self.steps = 0
 
     def run(self, step: Callable[[], object], seconds: float) -> None:
-        """Run steps for a while and time each, once warm; LEAST_STEPS of them at least."""
-        for _ in range(WARM_STEPS):
+        """Run steps for a while and time each, once warm.
+
+        They are LEAST_STEPS at least, or FEWEST_STEPS of a network whose step takes seconds.
+        """
+        begun = time.perf_counter()
+        for step_number in range(WARM_STEPS):
+            if step_number >= FEWEST_STEPS and time.perf_counter() - begun > PATIENCE:
+                break
             step()
-        stop = time.perf_counter() + seconds
+        begun = time.perf_counter()
         self.steps = 0
-        while self.steps < LEAST_STEPS or time.perf_counter() < stop:
+        while self.wanted(time.perf_counter() - begun, seconds):
             start = time.perf_counter()
             step()
             self.taken[self.steps] = time.perf_counter() - start
             self.steps += 1
-            if self.steps == MOST_STEPS:
-                break
+
+    def wanted(self, passed: float, seconds: float) -> bool:
+        """Return whether another step is to be timed."""
+        if self.steps == MOST_STEPS:
+            return False
+        least = LEAST_STEPS if passed < PATIENCE else FEWEST_STEPS
+        return self.steps < least or passed < seconds
 
     @property
     def median_ms(self) -> float:

@@ -1,35 +1,48 @@
-"""The networks that both sides of a measurement build, by name."""
+"""The networks that both sides of a measurement build, by name: those of edgetrain.models."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from difflib import get_close_matches
 
+from edgetrain import models
 from edgetrain.errors import ConfigError
+from edgetrain.model import Model
+from edgetrain.models import MODELS
+from edgetrain.ops import OPS, Op
 
-__all__ = ["NETWORKS", "Network", "find_network"]
+__all__ = ["TINY_BATCH", "convolves", "find_network", "tiny"]
 
-
-@dataclass(frozen=True)
-class Network:
-    """A multilayer perceptron: inputs - hidden... - classes."""
-
-    inputs: int
-    hidden: tuple[int, ...]
-    classes: int
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Every width, from the inputs to the classes."""
-        return (self.inputs, *self.hidden, self.classes)
+TINY_BATCH = 4
+TINY_CHANNELS = 32
 
 
-NETWORKS: dict[str, Network] = {"mlp": Network(784, (256,) * 4, 10)}
-
-
-def find_network(name: str) -> Network:
-    """Return the network of that name. Raises ConfigError naming the nearest one there is."""
-    if name in NETWORKS:
-        return NETWORKS[name]
-    near = get_close_matches(name, NETWORKS, n=1) or list(NETWORKS)
+def find_network(name: str) -> Model:
+    """Return the model of that name. Raises ConfigError naming the nearest one there is."""
+    if name in MODELS:
+        return MODELS[name]()
+    near = get_close_matches(name, MODELS, n=1) or list(MODELS)
     raise ConfigError(f"no network is called {name!r}: did you mean {near[0]!r}?")
+
+
+def convolves(model: Model) -> bool:
+    """Return whether a layer is a convolution."""
+    return any(op.name in ("conv1d", "conv2d") for op in model.layers)
+
+
+def tiny(model: Model) -> Model:
+    """Return a small model that needs the code that this one needs.
+
+    A side trains it before its memory is counted, so that its libraries are resident.
+    """
+    if not convolves(model):
+        return models.mlp(8, 2, (8,))
+    return replace(model, layers=tuple(narrowed(op) for op in model.layers))
+
+
+def narrowed(op: Op) -> Op:
+    """Return a weight layer with few outputs, and any other op as it is."""
+    fields = {key: value for key, value in op.to_fields().items() if key != "op"}
+    if "outputs" in fields:
+        fields["outputs"] = TINY_CHANNELS
+    return OPS[op.name](**fields)

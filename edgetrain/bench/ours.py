@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-from edgetrain import models
 from edgetrain.bench.measure import (
     Request,
     Sample,
@@ -13,7 +12,8 @@ from edgetrain.bench.measure import (
     memory_baseline,
     peak_bytes,
 )
-from edgetrain.bench.networks import Network, find_network
+from edgetrain.bench.networks import TINY_BATCH, find_network, tiny
+from edgetrain.model import Model
 from edgetrain.ops.op import Mode
 from edgetrain.planner import plan
 from edgetrain.train import Trainer
@@ -23,29 +23,28 @@ __all__ = ["measure"]
 
 def measure(request: Request) -> Sample:
     """Measure a step; the plan, the trainer and its arena all count as growth."""
-    network = find_network(request.network)
-    pixels = os.urandom(request.batch * network.inputs)
-    x = memoryview(pixels).cast("B", (request.batch, network.inputs))
-    y = bytes(index % network.classes for index in range(request.batch))
-    warm_up(request)
+    model = find_network(request.network)
+    x, y = examples(model, request.batch)
+    small = tiny(model)
+    build(small, TINY_BATCH, request).fit(*examples(small, TINY_BATCH))
 
     watch = Stopwatch()
     base = memory_baseline()
-    trainer = build(network, request.batch, request)
+    trainer = build(model, request.batch, request)
     watch.run(lambda: trainer.fit(x, y), request.seconds)
     growth = peak_bytes() - base
     return Sample(watch.median_ms, growth, trainer.plan.peak_bytes, trainer.isa)
 
 
-def warm_up(request: Request) -> None:
-    """Train a tiny network once, so that the code of the kernels is resident."""
-    tiny = build(Network(8, (8,), 2), 4, request)
-    tiny.fit(memoryview(bytes(32)).cast("B", (4, 8)), bytes(4))
+def examples(model: Model, batch: int) -> tuple[memoryview, bytes]:
+    """Return a batch of random features and of labels."""
+    features = os.urandom(batch * model.input_features)
+    x = memoryview(features).cast("B", (batch, model.input_features))
+    return x, bytes(index % model.classes for index in range(batch))
 
 
-def build(network: Network, batch: int, request: Request) -> Trainer:
-    """Plan the network and return its trainer."""
-    model = models.mlp(network.inputs, network.classes, network.hidden)
+def build(model: Model, batch: int, request: Request) -> Trainer:
+    """Plan the model and return its trainer."""
     mode: Mode = "fsb" if request.mode == "fsb" else "bnn"
     return Trainer(plan(model, batch=batch, mode=mode, threads=request.threads))
 

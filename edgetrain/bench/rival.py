@@ -1,16 +1,14 @@
 """The rival: a binary network trained in torch, float32 latents and Adam (Courbariaux et al. 2016).
 
-The only module of the package that imports torch. It is written to be fast, so that what is
-measured against it means something: signs by `copysign` (six times faster than `where` on a CPU),
-the straight-through estimator with its mask in one op, clipping and Adam over all tensors at once.
+Torch is imported here and in rival_network alone. Both are written to be fast, so that what is
+measured against them means something: clipping and Adam are over all tensors at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,16 +21,30 @@ from edgetrain.bench.measure import (
     memory_baseline,
     peak_bytes,
 )
-from edgetrain.bench.networks import find_network
+from edgetrain.bench.networks import TINY_BATCH, find_network, tiny
+from edgetrain.bench.rival_network import (
+    BinaryConv2d,
+    BinaryLinear,
+    SignOfActivation,
+    SignOfLatent,
+    binary_mlp,
+    binary_network,
+    example_shape,
+    float_mlp,
+)
+from edgetrain.model import Model
 
 __all__ = [
     "VARIANTS",
     "BinaryLinear",
     "Local",
+    "SignOfActivation",
+    "SignOfLatent",
     "Variant",
     "accuracy",
     "adam",
     "binary_mlp",
+    "binary_network",
     "clip_latents",
     "float_mlp",
     "make_step",
@@ -40,80 +52,9 @@ __all__ = [
     "train",
 ]
 
-ONE = torch.ones(())
 EVALUATED_AT_ONCE = 4096
 Step = Callable[[Tensor, Tensor], None]
 Fused = Literal["loop", "foreach", "fused"]
-
-
-class SignOfLatent(torch.autograd.Function):
-    """sign(W), the gradient passed straight through: the latent is clipped instead."""
-
-    @staticmethod
-    def forward(ctx: Any, latent: Tensor) -> Tensor:  # noqa: ARG004
-        return torch.copysign(ONE, latent)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ARG004
-        return gradient
-
-
-class SignOfActivation(torch.autograd.Function):
-    """sign(x), the gradient passed through where |x| < 1."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return torch.copysign(ONE, x)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        result: Tensor = torch.ops.aten.hardtanh_backward(gradient, x, -1.0, 1.0)
-        return result
-
-
-class BinaryLinear(nn.Linear):
-    """y = sign(W) x."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        signs = SignOfLatent.apply(self.weight)  # type: ignore[no-untyped-call]
-        return nn.functional.linear(input, signs)
-
-
-class BinaryActivation(nn.Module):
-    """x -> +1 or -1."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = SignOfActivation.apply(x)  # type: ignore[no-untyped-call]
-        return result
-
-
-def binary_mlp(
-    widths: Sequence[int], *, first_binary: bool = True, last_binary: bool = True
-) -> nn.Sequential:
-    """Return the binary network: (linear, batch norm, sign)..., linear, batch norm.
-
-    The outer layers may keep float32 weights; their activations are signs all the same.
-    """
-    layers: list[nn.Module] = []
-    last = len(widths) - 2
-    for number, (inputs, outputs) in enumerate(pairwise(widths)):
-        binary = (number > 0 or first_binary) and (number < last or last_binary)
-        kind = BinaryLinear if binary else nn.Linear
-        layers += [kind(inputs, outputs, bias=False), nn.BatchNorm1d(outputs)]
-        if number < last:
-            layers.append(BinaryActivation())
-    return nn.Sequential(*layers)
-
-
-def float_mlp(widths: Sequence[int]) -> nn.Sequential:
-    """Return the same network, not binary: linear, batch norm and ReLU in float32."""
-    layers: list[nn.Module] = []
-    for inputs, outputs in pairwise(widths[:-1]):
-        layers += [nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU()]
-    layers.append(nn.Linear(widths[-2], widths[-1]))
-    return nn.Sequential(*layers)
 
 
 def adam(model: nn.Module, learning_rate: float, kind: Fused = "fused") -> torch.optim.Adam:
@@ -124,7 +65,8 @@ def adam(model: nn.Module, learning_rate: float, kind: Fused = "fused") -> torch
 
 def latents(model: nn.Module) -> list[Tensor]:
     """Return the weights that have a sign taken of them."""
-    return [layer.weight for layer in model.modules() if isinstance(layer, BinaryLinear)]
+    kinds = (BinaryConv2d, BinaryLinear)
+    return [layer.weight for layer in model.modules() if isinstance(layer, kinds)]
 
 
 @torch.no_grad()
@@ -137,10 +79,11 @@ def clip_latents(weights: list[Tensor]) -> None:
 
 @dataclass(frozen=True)
 class Variant:
-    """One way of running the step: what is compiled, and which Adam."""
+    """One way of running the step: what is compiled, which Adam, and how images are held."""
 
     compiled: Literal["nothing", "loss", "step"]
     optimizer: Fused
+    channels_last: bool = False
 
     @property
     def name(self) -> str:
@@ -150,7 +93,8 @@ class Variant:
             "loss": "compiled forward and backward",
             "step": "compiled with its optimizer",
         }
-        return f"{how[self.compiled]}, {self.optimizer} Adam"
+        layout = ", channels last" if self.channels_last else ""
+        return f"{how[self.compiled]}, {self.optimizer} Adam{layout}"
 
 
 VARIANTS: dict[str, Variant] = {
@@ -160,6 +104,8 @@ VARIANTS: dict[str, Variant] = {
     "compiled-foreach": Variant("loss", "foreach"),
     "compiled-fused": Variant("loss", "fused"),
     "compiled-step": Variant("step", "foreach"),
+    "eager-fused-nhwc": Variant("nothing", "fused", channels_last=True),
+    "compiled-fused-nhwc": Variant("loss", "fused", channels_last=True),
 }
 """A name that starts with "compiled" needs a C++ compiler."""
 
@@ -243,20 +189,36 @@ def measure(request: Request) -> Sample:
     """Measure a step, after a tiny network has made torch load its libraries."""
     torch.set_num_threads(request.threads)
     torch.manual_seed(0)
-    network, variant = find_network(request.network), VARIANTS[request.variant]
-    x = torch.randn(request.batch, network.inputs)
-    y = torch.arange(request.batch) % network.classes
-    tiny = make_step(binary_mlp((8, 8, 2)), variant)
+    model, variant = find_network(request.network), VARIANTS[request.variant]
+    x, y = examples(model, request.batch, variant)
+    small = tiny(model)
+    warm = make_step(build(small, variant), variant)
     for _ in range(2):
-        tiny(torch.randn(4, 8), torch.zeros(4, dtype=torch.long))
-    del tiny
+        warm(*examples(small, TINY_BATCH, variant))
+    del warm
 
     watch = Stopwatch()
     base = memory_baseline()
-    step = make_step(binary_mlp(network.widths), variant)
+    step = make_step(build(model, variant), variant)
     watch.run(lambda: step(x, y), request.seconds)
     growth = peak_bytes() - base
     return Sample(watch.median_ms, growth)
+
+
+def build(model: Model, variant: Variant) -> nn.Module:
+    """Return the rival's network of a model, held as the variant says."""
+    network = binary_network(model)
+    if variant.channels_last:
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
+
+
+def examples(model: Model, batch: int, variant: Variant) -> tuple[Tensor, Tensor]:
+    """Return a batch for the rival's network of a model, held as the variant says."""
+    x = torch.randn(batch, *example_shape(model))
+    if variant.channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    return x, torch.arange(batch) % model.classes
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 The rival runs at its best: every variant is tried once, the fastest is then measured in turn with
 ours (ours, rival, ours, rival ...), so that both see the same noise. Its memory is that of its
-leanest variant, which need not be the fastest: a compiler leaves its own memory behind.
+leanest variant, which need not be the fastest: a compiler leaves its own memory behind. A network
+of convolutions has variants of its own, few, since each takes long: how torch holds images matters
+there, not how Adam goes over the tensors.
 """
 
 from __future__ import annotations
@@ -12,21 +14,35 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from statistics import median
 
 from edgetrain.bench.measure import Request, Sample
-from edgetrain.bench.networks import find_network
+from edgetrain.bench.networks import convolves, find_network
 from edgetrain.errors import ConfigError, WorkerError
 
-__all__ = ["COMPILED", "EAGER", "Comparison", "Ours", "Rival", "StepReport", "compare", "summarize"]
+__all__ = [
+    "COMPILED",
+    "COMPILED_IMAGES",
+    "EAGER",
+    "EAGER_IMAGES",
+    "Comparison",
+    "Ours",
+    "Rival",
+    "StepReport",
+    "compare",
+    "summarize",
+]
 
 AGAINST = ("torch", "none")
 MODES = ("bnn", "fsb")
 EAGER = ("eager-loop", "eager-foreach", "eager-fused")
 COMPILED = ("compiled-foreach", "compiled-fused", "compiled-step")
+EAGER_IMAGES = ("eager-fused", "eager-fused-nhwc")
+COMPILED_IMAGES = ("compiled-fused-nhwc",)
 CHILD_SECONDS = 600.0
 """A child that takes longer hangs: compiling takes tens of seconds at most."""
 
@@ -38,12 +54,14 @@ Tick = Callable[[str], None]
 class Comparison:
     """What to compare: request for ours, against "torch" or "none", processes of each side.
 
+    pairs is how many processes of each side at most: none begins limit seconds after the first.
     Raises ConfigError for a name or a number that makes no sense, or a rival not installed.
     """
 
     request: Request
     against: str = "torch"
     pairs: int = 5
+    limit: float = 600.0
 
     def __post_init__(self) -> None:
         find_network(self.request.network)
@@ -71,12 +89,15 @@ class Comparison:
             return ()
         compilers = (os.environ.get("CXX", ""), "g++", "clang++")
         found = any(name and shutil.which(name) for name in compilers)
+        if convolves(find_network(self.request.network)):
+            return EAGER_IMAGES + (COMPILED_IMAGES if found else ())
         return EAGER + (COMPILED if found else ())
 
     @property
     def processes(self) -> int:
-        """How many processes it takes."""
-        return self.pairs + (self.pairs + len(self.variants) if self.variants else 0)
+        """How many processes it takes at most."""
+        variants = len(self.variants)
+        return self.pairs + (self.pairs + variants if variants else 0)
 
 
 @dataclass(frozen=True)
@@ -163,11 +184,14 @@ def compare(
         try:
             tried[variant] = ask("rival", replace(request, variant=variant))
         except WorkerError:
-            if variant in EAGER:
+            if not variant.startswith("compiled"):
                 raise
     fastest = min(tried, key=lambda name: tried[name].step_ms, default="")
     ours, rival = list[Sample](), list[Sample]()
+    begun = time.monotonic()
     for pair in range(1, comparison.pairs + 1):
+        if ours and time.monotonic() - begun > comparison.limit:
+            break
         tick(f"ours, {pair} of {comparison.pairs}")
         ours.append(ask("ours", request))
         if fastest:

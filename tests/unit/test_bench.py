@@ -12,16 +12,27 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from edgetrain.bench import cli, step
+from edgetrain.bench import cli, measure, step
 from edgetrain.bench.measure import Request, Sample, Stopwatch, memory_baseline, peak_bytes
-from edgetrain.bench.networks import NETWORKS, find_network
+from edgetrain.bench.networks import convolves, find_network, tiny
 from edgetrain.bench.record import machine, write_record
-from edgetrain.bench.step import COMPILED, EAGER, Comparison, StepReport, compare
+from edgetrain.bench.step import (
+    COMPILED,
+    COMPILED_IMAGES,
+    EAGER,
+    EAGER_IMAGES,
+    Comparison,
+    StepReport,
+    compare,
+)
 from edgetrain.errors import ConfigError, WorkerError
+from edgetrain.models import MODELS
+from edgetrain.ops import OPS
 
 MEBIBYTE = 1 << 20
 PEAK_SLACK = MEBIBYTE // 2
@@ -92,6 +103,15 @@ class TestCompare:
         report = step.summarize(REQUEST, ours, rival, EAGER_SAMPLES)
         assert report.ratio["step"] == 10.0
         assert report.ours.step_ms == 2.0
+
+    def test_a_network_of_convolutions_is_tried_in_both_layouts(self) -> None:
+        comparison = Comparison(replace(REQUEST, network="cnv"))
+        assert comparison.variants in (EAGER_IMAGES, EAGER_IMAGES + COMPILED_IMAGES)
+        assert set(EAGER_IMAGES) == {"eager-fused", "eager-fused-nhwc"}
+
+    def test_no_pair_begins_past_the_limit_but_the_first(self) -> None:
+        report = compare(Comparison(REQUEST, pairs=5, limit=-1.0), ask=asker(EAGER_SAMPLES))
+        assert report.pairs == 1
 
     def test_progress_names_every_process(self) -> None:
         told: list[str] = []
@@ -200,10 +220,30 @@ class TestMeasuring:
         assert watch.steps > 1000
         assert peak_bytes() - base < PEAK_SLACK
 
-    def test_networks_are_found_by_name(self) -> None:
-        for name, network in NETWORKS.items():
-            assert find_network(name) is network
-            assert network.widths[0] == network.inputs
+    def test_slow_steps_are_few(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(measure, "PATIENCE", 0.0)
+        steps = 0
+
+        def count() -> None:
+            nonlocal steps
+            steps += 1
+
+        watch = Stopwatch()
+        watch.run(count, 0.0)
+        assert (steps, watch.steps) == (6, 3)
+
+    @pytest.mark.parametrize("name", ["mlp", "cnv", "binarynet", "har_cnn"])
+    def test_networks_are_models_found_by_name(self, name: str) -> None:
+        model = find_network(name)
+        assert model == MODELS[name]()
+        assert convolves(model) == (name != "mlp")
+
+    @pytest.mark.parametrize("name", ["mlp", "cnv", "binarynet", "har_cnn"])
+    def test_a_tiny_network_has_the_same_kinds_of_layers(self, name: str) -> None:
+        model = find_network(name)
+        small = tiny(model)
+        assert {op.name for op in small.layers} == {op.name for op in model.layers}
+        assert {op.to_fields().get("outputs", 0) for op in small.layers} <= {0, 2, 8, 32}
 
     def test_records_name_machine_and_date(self, tmp_path: Path) -> None:
         path = tmp_path / "results" / "x.json"
@@ -225,8 +265,7 @@ class TestSides:
 
     @has_torch
     def test_the_rival_reports_growth(self) -> None:
-        network = NETWORKS["mlp"]
-        weights = sum(a * b for a, b in pairwise(network.widths))
+        weights = sum(a * b for a, b in pairwise((784, *(256,) * 4, 10)))
         sample = step.run_child("rival", replace(REQUEST, seconds=0.0, variant="eager-fused"))
         # Weights, gradients and Adam's two moments, in float32.
         assert sample.peak_growth_bytes > 4 * 4 * weights
@@ -242,9 +281,15 @@ def rival() -> ModuleType:
     return importlib.import_module("edgetrain.bench.rival")
 
 
+@pytest.fixture(scope="module")
+def rival_network() -> ModuleType:
+    pytest.importorskip("torch")
+    return importlib.import_module("edgetrain.bench.rival_network")
+
+
 class TestRival:
     def test_the_variants_are_those_that_are_tried(self, rival: ModuleType) -> None:
-        assert tuple(rival.VARIANTS) == EAGER + COMPILED
+        assert set(rival.VARIANTS) == {*EAGER, *COMPILED, *EAGER_IMAGES, *COMPILED_IMAGES}
 
     def test_eager_variants_take_the_same_steps(self, rival: ModuleType) -> None:
         torch = rival.torch
@@ -293,3 +338,92 @@ class TestRival:
             getattr(rival, make)((20, 32, 3)), x, y, local, torch.Generator().manual_seed(0)
         )
         assert rival.accuracy(model, x, y) > 0.9
+
+
+def convolution(outputs: int, kernel: int = 3, stride: int = 1, padding: str = "same") -> Any:
+    """Return the fields of a two-dimensional convolution."""
+    return {
+        "op": "conv2d",
+        "outputs": outputs,
+        "kernel": kernel,
+        "stride": stride,
+        "padding": padding,
+    }
+
+
+NORM, SIGN, POOL = {"op": "batch_norm"}, {"op": "sign"}, {"op": "max_pool", "size": 2}
+IMAGES = [
+    *(convolution(8), NORM, SIGN, convolution(16, padding="valid"), POOL, NORM, SIGN),
+    *({"op": "flatten"}, {"op": "linear", "outputs": 3}, NORM, {"op": "softmax_cross_entropy"}),
+]
+
+
+class TestRivalOfImages:
+    def test_every_op_is_known(self, rival_network: ModuleType) -> None:
+        assert set(OPS) == {fields["op"] for fields in IMAGES} | {"conv1d"}
+        chain = rival_network.module_chain(IMAGES, (10, 10, 3))
+        assert len(chain) == len(IMAGES) - 1  # the loss is not of the network
+        with pytest.raises(ConfigError, match="has no dropout"):
+            rival_network.module_chain([{"op": "dropout"}], (1, 1, 4))
+
+    @pytest.mark.parametrize("size", [4, 5, 9])
+    @pytest.mark.parametrize("kernel", [1, 2, 3, 4])
+    @pytest.mark.parametrize("stride", [1, 2])
+    @pytest.mark.parametrize("padding", ["same", "valid"])
+    def test_a_convolution_gives_the_shape_of_ours(
+        self, rival_network: ModuleType, size: int, kernel: int, stride: int, padding: str
+    ) -> None:
+        torch = importlib.import_module("torch")
+        fields = convolution(6, kernel, stride, padding)
+        modules, shape = rival_network.convolution(fields, (size, size + 1, 2))
+        y = torch.nn.Sequential(*modules)(torch.randn(1, 2, size, size + 1))
+        given = [size, size + 1]
+        expected = [
+            -(-each // stride) if padding == "same" else (each - kernel) // stride + 1
+            for each in given
+        ]
+        assert tuple(y.shape) == (1, 6, *expected)
+        assert shape == (*expected, 6)
+
+    def test_a_sequence_is_an_image_of_height_one(self, rival_network: ModuleType) -> None:
+        torch = importlib.import_module("torch")
+        layers = [
+            *({**convolution(8, 5), "op": "conv1d"}, POOL, NORM, SIGN, {"op": "flatten"}),
+            *({"op": "linear", "outputs": 4}, NORM),
+        ]
+        chain = rival_network.module_chain(layers, (1, 16, 3))
+        assert chain(torch.randn(2, 3, 1, 16)).shape == (2, 4)
+        assert chain[0].weight.shape == (8, 3, 1, 5)
+
+    def test_both_layouts_take_the_same_steps(
+        self, rival: ModuleType, rival_network: ModuleType
+    ) -> None:
+        torch = rival.torch
+        results = []
+        for name in EAGER_IMAGES:
+            torch.manual_seed(0)
+            model = rival_network.module_chain(IMAGES, (10, 10, 3))
+            x, y = torch.randn(6, 3, 10, 10), torch.arange(6) % 3
+            if rival.VARIANTS[name].channels_last:
+                model = model.to(memory_format=torch.channels_last)
+                x = x.contiguous(memory_format=torch.channels_last)
+            rival.make_step(model, rival.VARIANTS[name])(x, y)
+            parts = [weights.contiguous().flatten() for weights in rival.latents(model)]
+            assert len(parts) == 3
+            results.append(torch.cat(parts))
+        torch.testing.assert_close(results[0], results[1], atol=1e-4, rtol=1e-4)
+
+    @pytest.mark.parametrize("name", ["mlp", "cnv", "binarynet", "har_cnn"])
+    def test_it_is_built_from_the_model(
+        self, rival: ModuleType, rival_network: ModuleType, name: str
+    ) -> None:
+        model = find_network(name)
+        variant = rival.VARIANTS[EAGER_IMAGES[0]]
+        x, y = rival.examples(model, 2, variant)
+        network = rival.build(model, variant)
+        with rival.torch.no_grad():
+            assert network(x).shape == (2, model.classes)
+        assert y.tolist() == [0, 1]
+        assert rival_network.example_shape(model) == tuple(x.shape[1:])
+        outputs = [layer.weight.shape[0] for layer in network if hasattr(layer, "in_features")]
+        assert outputs == [op.outputs for op in model.layers if op.name == "linear"]
