@@ -5,8 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edgetrain.model import Model
+from edgetrain.models.binarynet import binarynet
+from edgetrain.models.cnv import cnv
+from edgetrain.models.har_cnn import har_cnn
 from edgetrain.models.mlp import mlp
 
-__all__ = ["MODELS", "mlp"]
+__all__ = ["MODELS", "binarynet", "cnv", "har_cnn", "mlp"]
 
-MODELS: dict[str, Callable[..., Model]] = {"mlp": mlp}
+MODELS: dict[str, Callable[..., Model]] = {
+    "mlp": mlp,
+    "cnv": cnv,
+    "binarynet": binarynet,
+    "har_cnn": har_cnn,
+}

@@ -24,15 +24,20 @@ def named_model(
 ) -> Model:
     """Return a model of ours for some data, or the one that a JSON file describes.
 
-    hidden is the widths of the hidden layers, with commas. Raises ConfigError for a name or widths
-    that mean nothing, ModelError for a file that holds no model.
+    hidden is the widths of the hidden layers, with commas; only mlp has them, and only mlp takes
+    any number of inputs: the others are made for one shape of data. first="auto" leaves the first
+    layer to the model. Raises ConfigError for a name or widths that mean nothing, ModelError for a
+    file that holds no model.
     """
-    if name in MODELS:
+    if name == "mlp":
         try:
             widths = tuple(int(width) for width in hidden.split(","))
         except ValueError:
             raise ConfigError(f"--hidden {hidden!r} is no list of widths: write 256,256") from None
         return MODELS[name](inputs, classes, widths, first=first, last=last)
+    if name in MODELS:
+        chosen = {} if first == "auto" else {"first": first}
+        return MODELS[name](classes=classes, last=last, **chosen)
     path = Path(name)
     if not path.is_file():
         raise ConfigError(f"{name!r} is neither a model nor a file: {nearest(name, MODELS)}")
