@@ -12,8 +12,23 @@ from hypothesis import strategies as st
 
 from edgetrain.errors import ModelError
 from edgetrain.model import Model
-from edgetrain.models import MODELS, mlp
-from edgetrain.ops import OPS, BatchNorm, Linear, Sign, SoftmaxCrossEntropy
+from edgetrain.models import MODELS, binarynet, cnv, har_cnn, mlp
+from edgetrain.models.named import named_model
+from edgetrain.ops import (
+    OPS,
+    BatchNorm,
+    Conv1d,
+    Conv2d,
+    Flatten,
+    Linear,
+    MaxPool,
+    Op,
+    Sign,
+    Signal,
+    SoftmaxCrossEntropy,
+)
+from edgetrain.ops.conv import Conv
+from edgetrain.schema import state_schema
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -100,3 +115,133 @@ def test_layers_that_do_not_fit_are_refused(layers: Any, message: str) -> None:
 def test_a_layer_that_cannot_be_says_why(field: Any, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         Linear(**field)
+
+
+def hidden(*ops: Op) -> tuple[Op, ...]:
+    """Return a hidden block of these ops."""
+    return (*ops, BatchNorm(), Sign())
+
+
+END = (Linear(4, "int8"), BatchNorm(), SoftmaxCrossEntropy())
+
+
+@pytest.mark.parametrize(
+    ("shape", "image"),
+    [
+        (12, (1, 1, 12)),
+        ((12,), (1, 1, 12)),
+        ((6, 2), (1, 6, 2)),
+        ((3, 2, 2), (3, 2, 2)),
+        ([3, 2, 2], (3, 2, 2)),
+    ],
+)
+def test_an_input_is_an_image_however_it_is_written(shape: Any, image: Any) -> None:
+    model = Model(shape, (Flatten(), *END))
+    assert model.input_shape == image
+    assert model.input_features == 12
+    assert next(model.blocks()).source == Signal(1, 1, 12, "int8")
+    assert Model.from_json(model.to_json()) == model
+
+
+@pytest.mark.parametrize("shape", [0, -1, (), (1, 2, 3, 4), (3, 0), (2.5,), (True,), 65537])
+def test_an_input_that_cannot_be_is_refused(shape: Any) -> None:
+    with pytest.raises(ModelError, match="the input has shape"):
+        Model(shape, (Flatten(), *END))
+
+
+def test_a_model_written_before_images_is_still_read() -> None:
+    fields = json.loads(mlp(20, 3, (8,)).to_json())
+    assert fields.pop("input_shape") == [1, 1, 20]
+    assert Model.from_json(json.dumps({**fields, "input_features": 20})) == mlp(20, 3, (8,))
+
+
+@pytest.mark.parametrize(
+    ("shape", "op", "out", "pads"),
+    [
+        ((7, 8), Conv2d(4), (7, 8), (1, 1)),
+        ((7, 8), Conv2d(4, stride=2), (4, 4), (1, 0)),
+        ((7, 8), Conv2d(4, 2), (7, 8), (0, 0)),
+        ((7, 8), Conv2d(4, 1, 2), (4, 4), (0, 0)),
+        ((7, 8), Conv2d(4, 5, padding="valid"), (3, 4), (0, 0)),
+        ((7, 8), Conv2d(4, 3, 2, "valid"), (3, 3), (0, 0)),
+        ((1, 128), Conv1d(4, 7, 2), (1, 64), (0, 2)),
+        ((1, 9), Conv1d(4, 7, padding="valid"), (1, 3), (0, 0)),
+    ],
+)
+def test_a_convolution_pads_as_tensorflow_does(shape: Any, op: Any, out: Any, pads: Any) -> None:
+    source = Signal(*shape, 3, "int8")
+    assert op.flow(source) == Signal(*out, 4, "integers")
+    assert op.pads(source) == pads
+
+
+@pytest.mark.parametrize(("shape", "out"), [((5, 4), (2, 2)), ((1, 5), (1, 2)), ((2, 2), (1, 1))])
+def test_a_pool_halves_and_leaves_the_rest(shape: Any, out: Any) -> None:
+    assert MaxPool().flow(Signal(*shape, 8, "integers")) == Signal(*out, 8, "integers")
+
+
+@pytest.mark.parametrize(
+    ("shape", "layers", "message"),
+    [
+        ((8, 8, 3), END, r"linear cannot read 8 x 8 pixels: write flatten before"),
+        ((8, 8, 3), (*hidden(Conv2d(32)), *END), r"linear cannot read 8 x 8 pixels"),
+        ((8, 8, 3), (*hidden(Conv2d(33)), *hidden(Conv2d(8))), "widths in multiples of 32"),
+        ((8, 8, 3), (*hidden(Conv2d(33)), Flatten(), *END), "choose a multiple of 32 channels"),
+        ((8, 8, 3), hidden(Conv1d(32)), "conv1d cannot read an image 8 high: use conv2d"),
+        ((4, 4, 3), hidden(Conv2d(32, 5, padding="valid")), r"kernel of 5 x 5 .* source of 4 x 4"),
+        ((2, 1, 3), hidden(Conv2d(32), MaxPool()), "max_pool has windows of 2 x 2 but a source"),
+        ((8, 8, 3), hidden(MaxPool()), "starts with linear or a convolution, not max_pool"),
+        ((8, 8, 3), (*hidden(Conv2d(32), MaxPool(), MaxPool()), *END), "reads conv2d, max_pool, m"),
+        ((9,), (*hidden(Conv2d(32)), Conv2d(4, 1), *END[1:]), "layer 1 reads conv2d, batch_norm"),
+        ((4, 4, 1), (Flatten(),), "needs a layer with weights"),
+        ((4, 4, 64), hidden(Conv2d(600, 15)), "a sum has at most 131072 terms"),
+    ],
+)
+def test_images_that_do_not_fit_are_refused(shape: Any, layers: Any, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        Model(shape, layers)
+
+
+@pytest.mark.parametrize("op", [Conv1d, Conv2d])
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ({"kernel": 0}, "has a kernel of 0: choose 1 to 15"),
+        ({"kernel": 16}, "has a kernel of 16"),
+        ({"stride": 3}, "has a stride of 3: choose 1 or 2"),
+        ({"padding": "full"}, "has padding 'full': choose same or valid"),
+        ({"training": "float"}, "cannot be trained as 'float'"),
+    ],
+)
+def test_a_convolution_that_cannot_be_says_why(op: Any, field: Any, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        op(32, **field)
+    with pytest.raises(ModelError, match="size 3: choose 2"):
+        MaxPool(3)
+
+
+@pytest.mark.parametrize(
+    ("model", "features"),
+    [(cnv(), 4096), (cnv("valid"), 256), (binarynet(), 8192), (har_cnn(), 2048)],
+)
+def test_a_ready_made_model_leaves_the_features_of_its_paper(model: Model, features: int) -> None:
+    sources = [block.source for block in model.blocks()]
+    convolutions = sum(isinstance(block.weights, Conv) for block in model.blocks())
+    assert sources[convolutions].features == features
+
+
+def test_the_state_of_a_convolution_has_its_shape() -> None:
+    model = Model(
+        (8, 8, 3), (*hidden(Conv2d(32, training="bnn")), *hidden(Conv2d(64)), Flatten(), *END)
+    )
+    for mode, second in (("bnn", ("I8", (64, 3, 3, 32))), ("fsb", ("U8", (64, 32)))):
+        schema = state_schema(model, mode)
+        assert schema["layer0.latent"] == ("I8", (32, 3, 3, 3))
+        assert schema["layer1.scale" if mode == "fsb" else "layer1.latent"] == second
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_command_names_every_model(name: str) -> None:
+    assert named_model(name, 784, 4, "32,16").classes == 4
+    assert named_model(name, 784, 4, "32,16", first="int8") != named_model(
+        name, 784, 4, "32", first="bnn"
+    )

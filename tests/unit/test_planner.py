@@ -13,6 +13,7 @@ import pytest
 import edgetrain as et
 from edgetrain import _native
 from edgetrain.errors import BudgetError, ModelError
+from edgetrain.ops import BatchNorm, Conv2d, Flatten, Linear, MaxPool, Sign, SoftmaxCrossEntropy
 from edgetrain.planner import LARGEST_BATCH, micro_batches
 from edgetrain.step import step_settings
 
@@ -109,3 +110,53 @@ def test_every_byte_that_the_engine_uses_is_planned() -> None:
         for placement in chosen.placements:
             covered[placement.offset : placement.offset + placement.tensor.bytes] = True
         assert not np.frombuffer(arena, np.uint8)[~covered].any()
+
+
+def image_model(training: Any = "bnn") -> et.Model:
+    """Return a model with both kinds of convolution, a pool and a flattening."""
+    layers = (
+        *(Conv2d(32, 5, training=training), BatchNorm(), Sign()),
+        *(Conv2d(64, 3), MaxPool(), BatchNorm(), Sign(), Flatten()),
+        *(Linear(3, "int8"), BatchNorm(), SoftmaxCrossEntropy()),
+    )
+    return et.Model((9, 7, 2), layers)
+
+
+@pytest.mark.parametrize("mode", ["bnn", "fsb"])
+def test_every_byte_of_a_convolution_is_planned(mode: Any) -> None:
+    chosen = et.plan(image_model(), 5, mode, threads=2, reuse=False)
+    engine = _native.Engine(chosen.program(), 0, "")
+    x = np.random.default_rng(0).integers(0, 256, (5, 126)).astype(np.uint8)
+    y, rows = np.arange(5, dtype=np.uint8) % 3, np.arange(5, dtype=np.uint32)
+    for step in range(2):
+        engine.train(x, False, y, rows, *astuple(step_settings(chosen, 0.04, step, step + 1)))
+    arena = engine.read(0, chosen.peak_bytes)
+    covered = np.zeros(chosen.peak_bytes, bool)
+    for placement in chosen.placements:
+        covered[placement.offset : placement.offset + placement.tensor.bytes] = True
+    assert not np.frombuffer(arena, np.uint8)[~covered].any()
+
+
+def test_tensors_of_a_convolution_are_as_large_as_its_images() -> None:
+    chosen = et.plan(image_model(), 4)
+    assert chosen.bytes_of("input") == 4 * 63 * 64  # patches of 5 x 5 x 2, padded
+    assert chosen.bytes_of("layer0.sign") == 4 * 63 * 32 // 8
+    assert chosen.bytes_of("layer0.output_gradient") == 4 * 63 * 32 * 4
+    assert chosen.bytes_of("layer1.argument") == 2 * 4 * 12 * 64 // 8
+    assert chosen.bytes_of("layer1.codes") == 4 * 12 * 64 // 2
+    assert chosen.bytes_of("layer2.latent") == 3 * 12 * 64
+
+
+def test_fixed_signs_over_data_are_refused() -> None:
+    with pytest.raises(ModelError, match="conv2d of int8 data cannot be trained as fsb"):
+        et.plan(image_model("auto"), 4, "fsb")
+    assert et.plan(image_model("auto"), 4, "bnn")
+
+
+def test_a_micro_batch_of_too_many_pixels_is_passed_over_or_refused() -> None:
+    layers = (Conv2d(32, 1, training="int8"), MaxPool(), BatchNorm(), Sign(), Flatten())
+    model = et.Model((64, 64, 1), (*layers, Linear(2, "int8"), BatchNorm(), SoftmaxCrossEntropy()))
+    # 2^31 / (64 x 128) pixels, less one, of 4096 an example.
+    with pytest.raises(ModelError, match="too many pixels: choose 1 to 63"):
+        et.plan(model, 64, micro_batch=64)
+    assert et.plan(model, 64).micro_batch == 32
