@@ -331,4 +331,8 @@ def _watched(steps: Iterator[Any], total: int, progress: bool) -> Iterator[Any]:
     from rich.progress import track  # noqa: PLC0415
 
     console = Console(stderr=True)
-    return iter(track(steps, "training", total=total, transient=True, console=console))
+    # Into a file, an empty bar would be an empty line.
+    hidden = not console.is_terminal
+    return iter(
+        track(steps, "training", total=total, transient=True, console=console, disable=hidden)
+    )

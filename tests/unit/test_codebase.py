@@ -24,7 +24,11 @@ MODULES = sorted(
 )
 # Lowest first: an import may only point down. The commands of `edgetrain` stand on top of it all.
 LAYERS = ("edgetrain", "edgetrain.memory_profiler", "edgetrain.client", "edgetrain.coordinator")
-ON_TOP = {ROOT / "edgetrain" / "cli.py", *(ROOT / "edgetrain" / "bench").glob("*.py")}
+ON_TOP = {
+    ROOT / "edgetrain" / "cli.py",
+    ROOT / "edgetrain" / "train_command.py",
+    *(ROOT / "edgetrain" / "bench").glob("*.py"),
+}
 LONGEST_MODULE, LONGEST_FUNCTION, LONGEST_NATIVE = 350, 50, 500
 """Lines: the guides are 300, 40 and 500; past these a file is two ideas."""
 EXPORTS = {
@@ -46,6 +50,7 @@ EXPORTS = {
 HEAVY = ("numpy", "flwr", "torch", "grpc", "rich", "typer", "psutil", "google.protobuf")
 LEAN_MODULES = (
     "edgetrain",
+    "edgetrain.schedule",
     "edgetrain.train",
     "edgetrain.task",
     "edgetrain.client.worker",

@@ -1,0 +1,28 @@
+"""Options that several commands of `edgetrain` share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from edgetrain.models import MODELS
+
+__all__ = ["Batch", "Hidden", "Json", "Memory", "ModeOption", "ModelArgument", "Outer", "Threads"]
+
+ModelArgument = Annotated[
+    str, typer.Argument(help=f"{', '.join(MODELS)}, or a JSON file that describes a model.")
+]
+Hidden = Annotated[str, typer.Option(help="Widths of the hidden layers, with commas.")]
+ModeOption = Annotated[
+    Literal["bnn", "fsb"], typer.Option(help="bnn trains latents, fsb scales of fixed signs.")
+]
+Outer = Annotated[
+    Literal["auto", "int8"], typer.Option(help="How this layer is trained: as the mode, or int8.")
+]
+Batch = Annotated[int, typer.Option(help="Examples a step.")]
+Threads = Annotated[int, typer.Option(help="Threads of the engine.")]
+Memory = Annotated[
+    str | None, typer.Option(help="Most memory for the arena, e.g. 64MiB; smaller steps fit it.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]

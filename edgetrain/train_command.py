@@ -1,0 +1,269 @@
+"""`edgetrain train`: train on one machine, stop at Ctrl-C, go on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from edgetrain.data import Splits
+from edgetrain.data import load as load_data
+from edgetrain.errors import ConfigError
+from edgetrain.memory_profiler.memory import peak_bytes, reset_peak
+from edgetrain.metrics import Metrics
+from edgetrain.models.named import named_model
+from edgetrain.options import (
+    Batch,
+    Hidden,
+    Json,
+    Memory,
+    ModelArgument,
+    ModeOption,
+    Outer,
+    Threads,
+)
+from edgetrain.planner import plan as make_plan
+from edgetrain.schedule import FLOOR, SCHEDULES, check_schedule
+from edgetrain.sizes import format_size
+from edgetrain.train import LEARNING_RATE, Trainer
+from edgetrain.train import load as load_checkpoint
+
+__all__ = ["train"]
+
+INTERRUPTED = 130
+"""Exit code of a run that Ctrl-C ended, as shells have it: 128 and the signal's number."""
+SHOW_CURSOR = "\x1b[?25h"
+
+Row = dict[str, float | None]
+
+
+def train(
+    *,
+    model: ModelArgument = "mlp",
+    data: Annotated[str, typer.Option(help="A set's name, or a folder with x.npy and y.npy.")],
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the data, in all.")] = 3,
+    hidden: Hidden = "256,256,256,256",
+    first: Outer = "auto",
+    last: Outer = "int8",
+    mode: ModeOption = "bnn",
+    batch: Batch = 100,
+    threads: Threads = 1,
+    memory: Memory = None,
+    learning_rate: Annotated[float, typer.Option(help="The highest of the schedule.")] = (
+        LEARNING_RATE
+    ),
+    schedule: Annotated[
+        str,
+        typer.Option(
+            help=f"{', '.join(SCHEDULES)}: the rate over all epochs; it falls to {FLOOR:.0%}."
+        ),
+    ] = "linear",
+    warmup: Annotated[float, typer.Option(help="Epochs over which the rate rises first.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of weights, signs and every draw.")] = 0,
+    test_group: Annotated[list[int] | None, typer.Option(help="A subject to hold out.")] = None,
+    test_fraction: Annotated[float | None, typer.Option(help="A share to hold out.")] = None,
+    save: Annotated[
+        Path | None, typer.Option(help="Keep a checkpoint there, every epoch and at Ctrl-C.")
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            help="Go on from this checkpoint, with its model, mode, batch and learning rate, and "
+            "save there unless --save says where."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a model on one machine.
+
+    Ctrl-C ends the run after the micro-batch at hand, saves it and says how to go on, with exit
+    code 130; a second one ends it at once. A run that goes on ends at the very bits of one that
+    was never stopped.
+    """
+    save = save or resume
+    check_schedule(schedule, epochs, warmup)
+    check_paths(save, resume)
+    splits = load_data(data, test_groups=test_group, test_fraction=test_fraction, seed=seed)
+    before = peak_bytes() if reset_peak() else None
+    if resume is not None:
+        trainer = load_checkpoint(resume, threads=threads)
+        check_seed(trainer, seed, resume)
+    else:
+        features = splits.train.features.shape[1]
+        built = named_model(model, features, splits.classes, hidden, first=first, last=last)
+        chosen = make_plan(built, batch, mode, threads=threads, memory=memory)
+        trainer = Trainer(chosen, seed, learning_rate)
+    console = Console(stderr=as_json, soft_wrap=True, highlight=False)
+    rows = run(
+        trainer,
+        splits,
+        epochs=epochs,
+        schedule=schedule,
+        warmup=warmup,
+        save=save,
+        console=console,
+    )
+    stopped = rows[-1]["test_accuracy"] is None
+    after = peak_bytes()
+    grown = None if before is None or after is None else after - before
+    options = {
+        "--resume": save,
+        "--data": data,
+        "--epochs": epochs,
+        "--schedule": schedule,
+        "--warmup": warmup or None,
+        "--seed": seed or None,
+        "--threads": threads if threads > 1 else None,
+        "--test-fraction": test_fraction,
+    }
+    again = resume_command(options, test_group or []) if stopped and save is not None else None
+    planned = trainer.plan.peak_bytes
+    if as_json:
+        fields = {"epochs": rows, "stopped": stopped, "resume": again, "planned_bytes": planned}
+        print(json.dumps({**fields, "measured_bytes": grown}))
+    else:
+        print_end(console, planned, grown, save, again)
+    if stopped:
+        raise typer.Exit(INTERRUPTED)
+
+
+def run(
+    trainer: Trainer,
+    splits: Splits,
+    *,
+    epochs: int,
+    schedule: str,
+    warmup: float,
+    save: Path | None,
+    console: Console,
+) -> list[Row]:
+    """Train until all epochs are done or Ctrl-C is pressed; return the figures of each epoch.
+
+    Those of an epoch that was stopped, or not judged because of a stop, have no test accuracy.
+    """
+    rows = list[Row]()
+    x, y = splits.train.features, splits.train.labels
+    with stop_on_interrupt(save) as stopped:
+
+        def should_stop() -> bool:
+            return bool(stopped)
+
+        while True:
+            # A checkpoint whose epochs are all done is judged again and no more.
+            if trainer.epochs < epochs:
+                trainer.fit(
+                    x,
+                    y,
+                    schedule=schedule,
+                    schedule_epochs=epochs,
+                    warmup=warmup,
+                    progress=True,
+                    should_stop=should_stop,
+                )
+                if save is not None:
+                    trainer.save(save)
+            test = trainer.evaluate(
+                splits.test.features, splits.test.labels, should_stop=should_stop
+            )
+            judged = test.examples == len(splits.test.labels)
+            finished = trainer.metrics.examples == len(y)
+            number = min(trainer.epochs + (not finished), epochs)
+            rows.append(epoch_fields(number, trainer.metrics, test if judged else None))
+            console.print(epoch_line(rows[-1], epochs, len(y)))
+            if trainer.epochs >= epochs or not judged:
+                return rows
+
+
+def print_end(
+    console: Console, planned: int, grown: int | None, save: Path | None, again: str | None
+) -> None:
+    """Print what memory was planned and used, and where the run was saved."""
+    measured = (
+        "the peak of this process cannot be measured here"
+        if grown is None
+        else f"the process's peak grew by {format_size(grown)}, display included"
+    )
+    console.print(f"memory: {format_size(planned)} planned for the arena; {measured}")
+    if save is not None:
+        console.print(f"saved {save}", markup=False)
+    if again is not None:
+        console.print(f"go on with: {again}", markup=False)
+
+
+def epoch_fields(epoch: int, learnt: Metrics, test: Metrics | None) -> Row:
+    """Return one epoch's figures as JSON-ready fields."""
+    return {
+        "epoch": epoch,
+        "loss": learnt.loss,
+        "train_accuracy": learnt.accuracy,
+        "test_accuracy": None if test is None else test.accuracy,
+        "examples": learnt.examples,
+    }
+
+
+def epoch_line(row: Row, epochs: int, count: int) -> str:
+    """Return one epoch's figures as a line of text; count is the examples of a whole epoch."""
+    start = f"epoch {row['epoch']}/{epochs}: "
+    if not row["examples"]:
+        learnt = "nothing trained"
+    else:
+        learnt = f"loss {row['loss']:.3f}, training {row['train_accuracy']:.1%}"
+    if row["test_accuracy"] is not None:
+        return f"{start}{learnt}, test {row['test_accuracy']:.1%}"
+    return f"{start}{learnt} (stopped after {row['examples']} of {count} examples)"
+
+
+def resume_command(options: Mapping[str, object], test_groups: list[int]) -> str:
+    """Return the command that goes on with a run; an option of None is left out."""
+    words = ["edgetrain", "train"]
+    for name, value in options.items():
+        if value is not None:
+            words += [name, str(value)]
+    for group in test_groups:
+        words += ["--test-group", str(group)]
+    return shlex.join(words)
+
+
+def check_paths(save: Path | None, resume: Path | None) -> None:
+    """Refuse, before any work, paths that cannot be read or written. Raises ConfigError."""
+    if resume is not None and not resume.is_file():
+        raise ConfigError(f"nothing to resume: {resume} is no checkpoint: check the path")
+    if save is not None and not save.parent.is_dir():
+        raise ConfigError(f"--save {save}: there is no folder {save.parent}: make it first")
+
+
+def check_seed(trainer: Trainer, seed: int, path: Path) -> None:
+    """Refuse another seed than the checkpoint's. Raises ConfigError."""
+    if trainer.seed != seed:
+        raise ConfigError(
+            f"{path} was trained with --seed {trainer.seed}, which also decides what is held out: "
+            "give the same"
+        )
+
+
+@contextmanager
+def stop_on_interrupt(save: Path | None) -> Iterator[list[int]]:
+    """Collect the first Ctrl-C in the list that is yielded; a second one ends the process."""
+    asked: list[int] = []
+
+    def ask(number: int, _: object) -> None:
+        asked.append(number)
+        # Not Python's own handler: that would wait for the micro-batch at hand.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        saved = "" if save is None else " and saving"
+        cursor = SHOW_CURSOR if sys.stderr.isatty() else ""
+        print(f"{cursor}stopping{saved}; Ctrl-C again ends at once", file=sys.stderr, flush=True)
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
