@@ -92,6 +92,9 @@ def train(
     check_schedule(schedule, epochs, warmup)
     check_paths(save, resume)
     splits = load_data(data, test_groups=test_group, test_fraction=test_fraction, seed=seed)
+    # Mapped data are read once before the count begins, or they would pass for training's.
+    for part in (splits.train, splits.test):
+        part.features.max(initial=0)
     before = peak_bytes() if reset_peak() else None
     if resume is not None:
         trainer = load_checkpoint(resume, threads=threads)
@@ -189,7 +192,7 @@ def print_end(
     measured = (
         "the peak of this process cannot be measured here"
         if grown is None
-        else f"the process's peak grew by {format_size(grown)}, display included"
+        else f"the process's peak grew by {format_size(grown)} beside the data"
     )
     console.print(f"memory: {format_size(planned)} planned for the arena; {measured}")
     if save is not None:
@@ -218,6 +221,8 @@ def epoch_line(row: Row, epochs: int, count: int) -> str:
         learnt = f"loss {row['loss']:.3f}, training {row['train_accuracy']:.1%}"
     if row["test_accuracy"] is not None:
         return f"{start}{learnt}, test {row['test_accuracy']:.1%}"
+    if row["examples"] == count:
+        return f"{start}{learnt} (stopped before its test)"
     return f"{start}{learnt} (stopped after {row['examples']} of {count} examples)"
 
 

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 import edgetrain as et
+from edgetrain.metrics import Metrics
 from edgetrain.schedule import SCHEDULES
+from edgetrain.train_command import epoch_fields, epoch_line
 
 COMMAND = str(Path(sys.executable).with_name("edgetrain"))
 # Small batches, so that an epoch is hundreds of micro-batches and a stop falls inside one.
@@ -107,9 +109,8 @@ def test_a_run_says_what_each_epoch_and_the_memory_were(tmp_path: Path) -> None:
     figures = r"loss \d\.\d{3}, training \d+\.\d%, test \d+\.\d%"
     assert re.fullmatch(f"epoch 1/2: {figures}", lines[0])
     assert re.fullmatch(f"epoch 2/2: {figures}", lines[1])
-    assert re.fullmatch(
-        r"memory: [\d.]+ [KM]iB planned for the arena; the process's peak grew by .*", lines[2]
-    )
+    memory = r"[\d.]+ [KM]iB planned for the arena; the process's peak grew by .* beside the data"
+    assert re.fullmatch(f"memory: {memory}", lines[2])
     assert lines[3:] == [f"saved {path}"]
     once_more = edgetrain("train", "--resume", path, "--data", "watch", "--epochs", "2", "--json")
     fields: dict[str, Any] = json.loads(once_more.stdout)
@@ -117,6 +118,20 @@ def test_a_run_says_what_each_epoch_and_the_memory_were(tmp_path: Path) -> None:
     assert f"test {fields['epochs'][0]['test_accuracy']:.1%}" in lines[1]
     assert fields["planned_bytes"] == et.load(path).plan.peak_bytes
     assert fields["resume"] is None
+
+
+@pytest.mark.parametrize(
+    ("examples", "tested", "line"),
+    [
+        (9, True, "epoch 2/3: loss 1.500, training 50.0%, test 25.0%"),
+        (9, False, "epoch 2/3: loss 1.500, training 50.0% (stopped before its test)"),
+        (4, False, "epoch 2/3: loss 1.500, training 50.0% (stopped after 4 of 9 examples)"),
+        (0, False, "epoch 2/3: nothing trained (stopped after 0 of 9 examples)"),
+    ],
+)
+def test_a_line_says_where_its_epoch_was_stopped(examples: int, tested: bool, line: str) -> None:
+    test = Metrics(1.0, 0.25, 8) if tested else None
+    assert epoch_line(epoch_fields(2, Metrics(1.5, 0.5, examples), test), 3, 9) == line
 
 
 def test_json_of_a_stopped_run_holds_the_command_that_goes_on(tmp_path: Path) -> None:
