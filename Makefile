@@ -7,7 +7,7 @@ NATIVE := $(shell find edgetrain/native -type f) CMakeLists.txt pyproject.toml c
 CXX_FILES := $(shell find edgetrain/native -name '*.hpp' -o -name '*.cpp')
 
 .DELETE_ON_ERROR:
-.PHONY: setup simulate test lint typecheck bench clean
+.PHONY: setup simulate test arm-test lint typecheck bench clean
 
 setup: $(VENV)/.fleet
 
@@ -27,6 +27,11 @@ simulate: $(VENV)/.fleet
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
+
+# Needs Debian's g++-aarch64-linux-gnu and qemu-user-static; without them `make test` skips it.
+arm-test: $(VENV)/.dev
+	command -v aarch64-linux-gnu-g++ && command -v qemu-aarch64-static
+	$(BIN)/python -m pytest tests/kernels/test_arm.py
 
 lint: $(VENV)/.dev typecheck
 	$(BIN)/ruff check .

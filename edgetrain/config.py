@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from edgetrain.errors import ConfigError, ModelError
 from edgetrain.model import Model
-from edgetrain.models import mlp
+from edgetrain.models import MODELS, mlp
 from edgetrain.schedule import SCHEDULES, check_schedule, decay
 from edgetrain.settings import (
     Settings,
@@ -83,12 +83,13 @@ class ModelConfig(Settings):
     """[model]: the network, and how its layers are trained ("bnn" or "fsb").
 
     `first` and `last` say how the outer layers are trained: "int8", or "auto" for the mode's way.
-    `group` is the number of inputs that share a scale in fsb mode.
+    `hidden` and `group`, the number of inputs that share a scale in fsb mode, are those of "mlp";
+    the other networks leave the first layer as it suits them where `first` is "auto".
     """
 
     table: ClassVar[str] = "[model]"
 
-    name: str = setting(choice("mlp"), "mlp")
+    name: str = setting(choice(*MODELS), "mlp")
     hidden: tuple[int, ...] = setting(wholes(1, 65_536, 1), (256, 256))
     mode: Literal["bnn", "fsb"] = setting(choice("bnn", "fsb"), "bnn")
     first: Literal["auto", "int8"] = setting(choice("auto", "int8"), "auto")
@@ -96,8 +97,22 @@ class ModelConfig(Settings):
     group: int = setting(whole(1, 65_536), 4)
 
     def build(self, inputs: int, classes: int) -> Model:
-        """Return the model for data of `inputs` features and `classes` classes."""
-        return mlp(inputs, classes, self.hidden, first=self.first, last=self.last, group=self.group)
+        """Return the model for data of `inputs` features and `classes` classes.
+
+        Raises ConfigError for a network that is made for another shape of data.
+        """
+        if self.name == "mlp":
+            return mlp(
+                inputs, classes, self.hidden, first=self.first, last=self.last, group=self.group
+            )
+        outer = {} if self.first == "auto" else {"first": self.first}
+        model = MODELS[self.name](classes=classes, last=self.last, **outer)
+        if model.input_features != inputs:
+            raise ConfigError(
+                f"[model] name {self.name!r} reads {model.input_features} features an example and "
+                f"the data have {inputs}: choose another network, or mlp, which reads any number"
+            )
+        return model
 
 
 @dataclass(frozen=True)

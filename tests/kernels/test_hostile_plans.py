@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from edgetrain.models import mlp
+from edgetrain.model import Model
+from edgetrain.models import har_cnn, mlp
+from edgetrain.models.stack import classifier, stage
+from edgetrain.ops import Conv2d
 from edgetrain.planner import Plan, plan
 
 NATIVE = Path(__file__).parents[2] / "edgetrain" / "native"
@@ -16,9 +19,20 @@ DAMAGED = 1500
 """Damaged copies of each plan: a few seconds."""
 SEED = 1
 
+IMAGES = Model(
+    (9, 8, 3),
+    (
+        *stage(Conv2d(32, 3, training="bnn")),
+        *stage(Conv2d(64, 3, stride=2), pool=True),
+        *classifier((40,), 5, "int8"),
+    ),
+)
 PLANS: dict[str, Plan] = {
     "mlp_bnn": plan(mlp(70, 5, (64, 33)), 9, "bnn", threads=2),
     "mlp_fsb": plan(mlp(70, 5, (64, 33)), 9, "fsb"),
+    "images_bnn": plan(IMAGES, 5, "bnn", threads=2),
+    "images_fsb": plan(IMAGES, 5, "fsb"),
+    "har_cnn": plan(har_cnn(window=16), 3, "fsb"),
 }
 
 
@@ -34,7 +48,11 @@ def hostile_plans(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "-DEDGETRAIN_SANITIZE=ON",
     ]
     subprocess.run(configure, check=True, capture_output=True)
-    subprocess.run([str(tools / "cmake"), "--build", str(build)], check=True, capture_output=True)
+    subprocess.run(
+        [str(tools / "cmake"), "--build", str(build), "--target", "hostile_plans"],
+        check=True,
+        capture_output=True,
+    )
     return build / "hostile_plans"
 
 

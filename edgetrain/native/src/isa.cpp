@@ -2,9 +2,25 @@
 
 #include <stdexcept>
 
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
+
 namespace edgetrain {
 
 namespace {
+
+#if defined(__aarch64__)
+// Only Linux is asked; elsewhere the kernels for every ARMv8 processor do.
+bool has_dot_products() {
+#if defined(__linux__)
+  // HWCAP_ASIMDDP of the kernel's interface, which older headers lack.
+  return (getauxval(AT_HWCAP) & (1UL << 20)) != 0;
+#else
+  return false;
+#endif
+}
+#endif
 
 struct Candidate {
   const Kernels* kernels;
@@ -22,6 +38,9 @@ std::vector<Candidate> candidates() {
                       __builtin_cpu_supports("avx512vpopcntdq");
   all.push_back({&avx2_kernels(), avx2});
   all.push_back({&avx512_kernels(), avx512});
+#elif defined(__aarch64__)
+  all.push_back({&neon_kernels(), true});
+  all.push_back({&neon_dot_kernels(), has_dot_products()});
 #endif
   return all;
 }

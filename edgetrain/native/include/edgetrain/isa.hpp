@@ -12,6 +12,9 @@ const Kernels& portable_kernels();
 #if defined(__x86_64__)
 const Kernels& avx2_kernels();
 const Kernels& avx512_kernels();
+#elif defined(__aarch64__)
+const Kernels& neon_kernels();
+const Kernels& neon_dot_kernels();
 #endif
 
 // Names of the tables that this processor can run, slowest first.
