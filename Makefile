@@ -47,7 +47,8 @@ typecheck: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/edgetrain data fetch mnist fashion
-	$(BIN)/edgetrain bench step mlp --against torch --json benchmarks/results/step_mlp.json
+	for network in mlp cnv binarynet har_cnn; do $(BIN)/edgetrain bench step $$network \
+		--against torch --json benchmarks/results/step_$$network.json || exit 1; done
 	$(BIN)/python benchmarks/accuracy.py
 	$(BIN)/python benchmarks/federated_watch.py
 	$(BIN)/python benchmarks/memory_prediction.py

@@ -1,7 +1,7 @@
 """A fleet that learns from watches: ours beside float32 federated averaging in torch.
 
-The fleet is examples/watch.toml: a device is one subject's one side; subjects 3, 6 and 9 are held
-out. Every contestant has the same schedule: rounds, local epochs, batch, all devices in every
+The fleet is examples/watch_mlp.toml: a device is one subject's one side; subjects 3, 6 and 9 are
+held out. Every contestant has the same schedule: rounds, local epochs, batch, all devices in every
 round, updates weighted by examples, the learning rate falling linearly over the rounds and
 constant within one. Ours runs through `edgetrain simulate`, on devices without limits, so that
 nobody is left out. Rivals average float32 weights and batch norm statistics; their optimizers
@@ -39,7 +39,7 @@ from edgetrain.data import Dataset, Splits, load
 from edgetrain.data.partition import partition
 
 ROOT = Path(__file__).parents[1]
-FLEET = ROOT / "examples" / "watch.toml"
+FLEET = ROOT / "examples" / "watch_mlp.toml"
 RESULTS = ROOT / "benchmarks" / "results" / "federated_watch.json"
 QUICK_ROUNDS = 5
 TEST_SUBJECTS = (3, 6, 9)
@@ -80,8 +80,8 @@ class Averaged:
     """A rival: its network, and the learning rate of Adam on a device.
 
     The rates are the best of a scan on pairs of held-out training subjects, under the schedule of
-    examples/watch.toml: 1e-3 and 3e-3 (and 1e-2 at first) for the binary nets; 3e-4, 1e-3, 3e-3,
-    and SGD with momentum at 0.02, 0.03 and 0.1, for the net that is not binary.
+    examples/watch_mlp.toml: 1e-3 and 3e-3 (and 1e-2 at first) for the binary nets; 3e-4, 1e-3,
+    3e-3, and SGD with momentum at 0.02, 0.03 and 0.1, for the net that is not binary.
     """
 
     make: Callable[[Sequence[int]], nn.Sequential]

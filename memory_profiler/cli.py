@@ -100,8 +100,8 @@ def estimate_command(
 ) -> None:
     """Say what one plan will use: memory part by part, and time and energy where known.
 
-    MODEL is the name of a model (mlp) or a file of a model's JSON. With --memory, also says
-    whether the plan fits.
+    MODEL is a name that `edgetrain plan --help` lists or a file of a model's JSON. With --memory,
+    also says whether the plan fits.
     """
     device = _device(memory, threads, examples_per_second, watts, base)
     compiled = plan(
@@ -144,7 +144,7 @@ def choose_command(
 ) -> None:
     """Pick the plan that learns most inside a budget, with a reason for every other.
 
-    MODEL is the name of a model (mlp) or a file of a model's JSON.
+    MODEL is a name that `edgetrain plan --help` lists or a file of a model's JSON.
     """
     budget = Budget.parse(memory, energy, seconds)
     choice = choose(
