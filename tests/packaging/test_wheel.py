@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+LARGEST_MODULE = 400_000
+"""Bytes of the native module: part of what every device carries."""
 # Names on the package index belong to others.
 FOREIGN = ("client", "coordinator", "memory_profiler", "tests", "native")
 # The bundled data set takes most of it.
@@ -71,6 +73,11 @@ def test_the_wheel_carries_the_package_and_no_source_of_the_engine(wheel: Path) 
     ):
         assert f"edgetrain/{part}" in names
     assert wheel.stat().st_size < LARGEST_WHEEL
+
+
+def test_the_native_module_is_small(wheel: Path) -> None:
+    modules = [info for info in zipfile.ZipFile(wheel).infolist() if "/_native" in info.filename]
+    assert max(info.file_size for info in modules) < LARGEST_MODULE
 
 
 def test_the_wheel_requires_nothing_on_a_device(wheel: Path) -> None:
