@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from edgetrain.model import Model
-from edgetrain.models.stack import classifier, stage
-from edgetrain.ops import Conv2d, Op
+from edgetrain.models.stack import classifier, pairs
 from edgetrain.ops.conv import Padding
 from edgetrain.ops.weights import Training
 
@@ -26,10 +25,6 @@ def cnv(
     With "same" a pool follows every pair and the dense layers read 4 x 4 x 256 signs; with "valid",
     as published, the last pair leaves a single pixel and has no pool.
     """
-    layers: list[Op] = []
-    for number, width in enumerate(WIDTHS):
-        pooled = padding == "same" or number + 1 < len(WIDTHS)
-        opening = first if number == 0 else "auto"
-        layers += stage(Conv2d(width, padding=padding, training=opening))
-        layers += stage(Conv2d(width, padding=padding), pool=pooled)
+    pools = len(WIDTHS) if padding == "same" else len(WIDTHS) - 1
+    layers = pairs(WIDTHS, first, padding=padding, pools=pools)
     return Model((32, 32, 3), (*layers, *classifier(DENSE, classes, last)))

@@ -229,6 +229,20 @@ def test_a_ready_made_model_leaves_the_features_of_its_paper(model: Model, featu
     assert sources[convolutions].features == features
 
 
+@pytest.mark.parametrize(
+    ("model", "widths"),
+    [
+        (cnv(), (64, 64, 128, 128, 256, 256, 512, 512, 10)),
+        (cnv("valid"), (64, 64, 128, 128, 256, 256, 512, 512, 10)),
+        (binarynet(), (128, 128, 256, 256, 512, 512, 1024, 1024, 10)),
+    ],
+)
+def test_a_ready_made_model_has_the_layers_of_its_paper(
+    model: Model, widths: tuple[int, ...]
+) -> None:
+    assert tuple(block.weights.outputs for block in model.blocks()) == widths
+
+
 def test_the_state_of_a_convolution_has_its_shape() -> None:
     model = Model(
         (8, 8, 3), (*hidden(Conv2d(32, training="bnn")), *hidden(Conv2d(64)), Flatten(), *END)
