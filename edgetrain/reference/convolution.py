@@ -9,10 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetrain.ops.conv import Conv
-from edgetrain.ops.op import LANES, Signal, padded
+from edgetrain.ops.op import Signal
 from edgetrain.ops.weights import WeightMode
-from edgetrain.reference.linear import INITIAL_SCALE, initial_latents, moved
-from edgetrain.reference.random import Key, Purpose, derive, random_bits, random_bytes
+from edgetrain.reference.linear import (
+    INITIAL_SCALE,
+    fixed_signs,
+    initial_latents,
+    moved,
+    row_counters,
+)
+from edgetrain.reference.random import Key, random_bytes
 
 __all__ = ["ConvWeights"]
 
@@ -59,20 +65,15 @@ class ConvWeights:
         """
         outputs, rows, columns, channels = self.weight_shape
         if self.mode == "fsb":
-            return _grid(outputs, channels)
+            return row_counters(outputs, channels)
         if self.source.kind == "int8":
-            return _grid(outputs, rows * columns * channels).reshape(self.weight_shape)
-        return _grid(outputs * rows * columns, channels).reshape(self.weight_shape)
+            return row_counters(outputs, rows * columns * channels).reshape(self.weight_shape)
+        return row_counters(outputs * rows * columns, channels).reshape(self.weight_shape)
 
     def signs(self) -> Integers:
         """Return the fixed signs of fsb, in the shape of the weights, drawn from the seed."""
         outputs, rows, columns, channels = self.weight_shape
-        words = padded(channels) // LANES
-        key = derive(self.seed, 0, self.layer, Purpose.FIXED_SIGNS)
-        count = outputs * rows * columns
-        drawn = random_bits(key, np.arange(count * words)).reshape(count, words)
-        bits = drawn[:, :, None] >> np.arange(LANES, dtype=np.uint32) & np.uint32(1)
-        signs = bits.reshape(count, -1)[:, :channels].astype(np.int64) * 2 - 1
+        signs = fixed_signs(outputs * rows * columns, channels, self.seed, self.layer)
         return signs.reshape(self.weight_shape)
 
     def weights(self) -> Integers:
@@ -141,7 +142,3 @@ class ConvWeights:
                 rows = slice(row, row + (out.height - 1) * stride + 1, stride)
                 columns = slice(column, column + (out.width - 1) * stride + 1, stride)
                 yield row, column, (rows, columns)
-
-
-def _grid(rows: int, columns: int) -> Integers:
-    return np.arange(rows)[:, None] * padded(columns) + np.arange(columns)

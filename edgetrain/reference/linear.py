@@ -11,7 +11,14 @@ from edgetrain.ops.linear import WeightMode
 from edgetrain.ops.op import LANES, padded
 from edgetrain.reference.random import Key, Purpose, derive, random_bits, random_bytes
 
-__all__ = ["INITIAL_SCALE", "LinearWeights", "initial_latents", "moved"]
+__all__ = [
+    "INITIAL_SCALE",
+    "LinearWeights",
+    "fixed_signs",
+    "initial_latents",
+    "moved",
+    "row_counters",
+]
 
 Integers = NDArray[np.int64]
 INITIAL_SCALE = 128
@@ -37,16 +44,12 @@ class LinearWeights:
         if mode == "fsb":
             stored = np.full((outputs, -(-inputs // group)), INITIAL_SCALE, np.int64)
         else:
-            stored = initial_latents(_indices(outputs, inputs), seed, layer)
+            stored = initial_latents(row_counters(outputs, inputs), seed, layer)
         return cls(mode, inputs, outputs, group, seed, layer, stored)
 
     def signs(self) -> Integers:
         """Return the fixed signs of fsb, (outputs, inputs), drawn from the seed."""
-        words = padded(self.inputs) // LANES
-        key = derive(self.seed, 0, self.layer, Purpose.FIXED_SIGNS)
-        drawn = random_bits(key, np.arange(self.outputs * words)).reshape(self.outputs, words)
-        bits = drawn[:, :, None] >> np.arange(LANES, dtype=np.uint32) & np.uint32(1)
-        return bits.reshape(self.outputs, -1)[:, : self.inputs].astype(np.int64) * 2 - 1
+        return fixed_signs(self.outputs, self.inputs, self.seed, self.layer)
 
     def weights(self) -> Integers:
         """Return what the layer multiplies by, (outputs, inputs)."""
@@ -74,8 +77,17 @@ class LinearWeights:
 
     def update(self, gradient: Integers, key: Key, step: int) -> None:
         """Move the state by step/256 levels against the sign of the gradient, rounded at random."""
-        draws = random_bytes(key, _indices(*self.stored.shape))
+        draws = random_bytes(key, row_counters(*self.stored.shape))
         self.stored = moved(self.mode, self.stored, gradient, draws, step)
+
+
+def fixed_signs(rows: int, columns: int, seed: int, layer: int) -> Integers:
+    """Return the signs that fsb never trains, (rows, columns), a word of 32 at a time."""
+    words = padded(columns) // LANES
+    key = derive(seed, 0, layer, Purpose.FIXED_SIGNS)
+    drawn = random_bits(key, np.arange(rows * words)).reshape(rows, words)
+    bits = drawn[:, :, None] >> np.arange(LANES, dtype=np.uint32) & np.uint32(1)
+    return bits.reshape(rows, -1)[:, :columns].astype(np.int64) * 2 - 1
 
 
 def initial_latents(counters: Integers, seed: int, layer: int) -> Integers:
@@ -93,6 +105,6 @@ def moved(
     return result
 
 
-def _indices(rows: int, columns: int) -> Integers:
+def row_counters(rows: int, columns: int) -> Integers:
     """Return the counter of each element: rows are as long as the kernels' tiles make them."""
     return np.arange(rows)[:, None] * padded(columns) + np.arange(columns)

@@ -7,9 +7,9 @@
 #include <cstdint>
 #include <cstring>
 
-#include "bits.hpp"
 #include "conv_weights.hpp"
 #include "edgetrain/kernels.hpp"
+#include "panel.hpp"
 
 namespace edgetrain {
 
@@ -86,7 +86,7 @@ struct ConvBackward {
       const std::uint32_t low = (at & 1) != 0 ? pool.low[word] : ~pool.low[word];
       const std::uint32_t high = (at & 2) != 0 ? pool.high[word] : ~pool.high[word];
       const std::size_t pixel = at / pool.window_width * shape.out_width + at % pool.window_width;
-      Bits<Isa>::select_codes(low & high, bytes, corner + pixel * depth);
+      Panel<Isa>::select_codes(low & high, bytes, corner + pixel * depth);
     }
   }
 
@@ -99,16 +99,8 @@ struct ConvBackward {
       for (std::size_t output = 0; output < depth; output += lanes) {
         const std::uint8_t* from = rows + pixel * depth + output;
         auto* to = reinterpret_cast<std::int8_t*>(columns + pixel * depth + 4 * output);
-        if (present == 4) {
-          Isa::template interleave<ByteForm::plain>(from, depth, to);
-          continue;
-        }
-        std::uint8_t values[4][lanes];
-        std::memset(values, code_zero, sizeof values);
-        for (std::size_t row = 0; row < present; ++row) {
-          std::memcpy(values[row], from + row * depth, lanes);
-        }
-        Isa::template interleave<ByteForm::plain>(values, lanes, to);
+        Panel<Isa>::template interleave_present<ByteForm::plain>(from, depth, present, code_zero,
+                                                                 to);
       }
     }
   }
@@ -131,15 +123,15 @@ struct ConvBackward {
                              const ConvBackwardScratch& scratch, std::int32_t* target) {
     const ConvShape& shape = weights.shape;
     const std::size_t depth = padded(shape.outputs);
-    const std::size_t planes = Panels::planes(weights);
+    const std::size_t planes = planes_of(weights.mode);
     constexpr std::int32_t zeros[lanes] = {};
     for (std::size_t plane = 0; plane < planes; ++plane) {
-      const std::int32_t factor = Panels::plane_factor(weights, plane);
+      const std::int32_t factor = plane_factor(weights.mode, plane);
       std::int32_t* initial = scratch.initial + plane * lanes;
       if (first_time || planes > 1) {
         Panels::pack_channels(weights, first, plane, scratch.weight_panel);
-        Panels::sum_lanes(scratch.weight_panel, shape.taps() * depth / 4, -code_zero * factor,
-                          false, initial);
+        Panel<Isa>::sum_lanes(scratch.weight_panel, shape.taps() * depth / 4, -code_zero * factor,
+                              false, initial);
       }
       for (std::size_t y = 0; y < shape.height; ++y) {
         for (std::size_t tap_row = 0; tap_row < shape.kernel_height; ++tap_row) {
@@ -165,7 +157,7 @@ struct ConvBackward {
                     scratch.input_panel + i * quads * 4 * lanes);
       }
       const std::size_t all = examples.count * quads;
-      Panels::sum_lanes(scratch.input_panel, all, -code_zero, false, initial);
+      Panel<Isa>::sum_lanes(scratch.input_panel, all, -code_zero, false, initial);
       Isa::dot({scratch.columns, 4, 4 * depth}, shape.outputs, scratch.input_panel, all, initial, 1,
                examples.begin > 0, scratch.gradient + tap * depth * lanes, lanes);
     }
@@ -214,7 +206,7 @@ struct ConvBackward {
         minus_one |= 0xFFU << (8 * i);
       }
     }
-    Bits<Isa>::spread_signs(word, minus_one, panel);
+    Panel<Isa>::spread_signs(word, minus_one, panel);
   }
 
   static void pack_bytes(const std::uint8_t* bytes, std::size_t stride, const std::size_t* seen,
@@ -267,11 +259,8 @@ struct ConvBackward {
       for (std::size_t lane = 0; lane < valid; ++lane) {
         const auto index =
             static_cast<std::uint32_t>(output * padded(shape.channels) + first + lane);
-        const auto size =
-            static_cast<std::int32_t>((step.scale_step + random_byte(step.key, index)) >> 8);
-        std::uint8_t& scale = weights.scale[output * shape.channels + first + lane];
-        const std::int32_t moved = scale - ((sum[lane] > 0) - (sum[lane] < 0)) * size;
-        scale = static_cast<std::uint8_t>(std::clamp(moved, 0, 255));
+        Panel<Isa>::update_scale(weights.scale[output * shape.channels + first + lane], sum[lane],
+                                 index, step);
       }
     }
   }

@@ -9,6 +9,7 @@
 
 #include "conv_weights.hpp"
 #include "edgetrain/kernels.hpp"
+#include "panel.hpp"
 
 namespace edgetrain {
 
@@ -72,15 +73,15 @@ struct ConvForward {
     const std::size_t panel_bytes = shape.taps() * depth * lanes;
     // Bytes b stand for 2 b - 1 where they hold signs, for b - 128 where they hold data.
     const std::int32_t zero = signs ? 1 : data_zero;
-    for (std::size_t plane = 0; plane < Panels::planes(weights); ++plane) {
-      const std::int32_t factor = Panels::plane_factor(weights, plane);
+    for (std::size_t plane = 0; plane < planes_of(weights.mode); ++plane) {
+      const std::int32_t factor = plane_factor(weights.mode, plane);
       std::int8_t* panel = scratch.panel + plane * panel_bytes;
       Panels::pack_outputs(weights, first, plane, panel);
-      Panels::sum_lanes(panel, shape.taps() * depth / 4, -zero * factor, false,
-                        scratch.initial + plane * lanes);
+      Panel<Isa>::sum_lanes(panel, shape.taps() * depth / 4, -zero * factor, false,
+                            scratch.initial + plane * lanes);
       for (std::size_t tap = 0; tap < shape.taps(); ++tap) {
-        Panels::sum_lanes(panel + tap * depth * lanes, depth / 4, factor, plane > 0,
-                          scratch.tap_sums + tap * lanes);
+        Panel<Isa>::sum_lanes(panel + tap * depth * lanes, depth / 4, factor, plane > 0,
+                              scratch.tap_sums + tap * lanes);
       }
     }
   }
@@ -121,9 +122,9 @@ struct ConvForward {
     }
     constexpr std::int32_t zeros[lanes] = {};
     const std::int32_t gain = input.signs == nullptr ? 1 : 2;
-    for (std::size_t plane = 0; plane < Panels::planes(weights); ++plane) {
+    for (std::size_t plane = 0; plane < planes_of(weights.mode); ++plane) {
       const std::int8_t* panel = scratch.panel + plane * shape.taps() * depth * lanes;
-      const std::int32_t multiplier = gain * Panels::plane_factor(weights, plane);
+      const std::int32_t multiplier = gain * plane_factor(weights.mode, plane);
       for (std::size_t row = 0; row < shape.out_height; ++row) {
         for (std::size_t tap_row = 0; tap_row < shape.kernel_height; ++tap_row) {
           const std::uint8_t* begin = image + (row * shape.stride + tap_row) * width * depth;

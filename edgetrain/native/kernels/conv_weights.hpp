@@ -12,14 +12,6 @@ namespace edgetrain {
 
 template <class Isa>
 struct ConvPanels {
-  // An fsb weight, a scale of 8 bits with a sign, is 2 * plane 0 + plane 1.
-  static std::size_t planes(const ConvWeights& weights) {
-    return weights.mode == WeightMode::fsb ? 2 : 1;
-  }
-  static std::int32_t plane_factor(const ConvWeights& weights, std::size_t plane) {
-    return weights.mode == WeightMode::fsb && plane == 0 ? 2 : 1;
-  }
-
   static std::uint32_t fixed_signs(const ConvWeights& weights, std::size_t output, std::size_t tap,
                                    std::size_t first) {
     const std::size_t words = padded(weights.shape.channels) / lanes;
@@ -106,15 +98,6 @@ struct ConvPanels {
         panel[word * lanes + lane] = exists ? Isa::sign_word(row + word * lanes) : 0;
       }
     }
-  }
-
-  // sums[32] = multiplier * the sum of every lane of the panel, one more product, with ones
-  // (+ sums).
-  static void sum_lanes(const std::int8_t* panel, std::size_t quads, std::int32_t multiplier,
-                        bool accumulate, std::int32_t* sums) {
-    constexpr std::uint8_t ones[4] = {1, 1, 1, 1};
-    constexpr std::int32_t zeros[lanes] = {};
-    Isa::dot({ones, 0, 0}, 1, panel, quads, zeros, multiplier, accumulate, sums, lanes);
   }
 };
 

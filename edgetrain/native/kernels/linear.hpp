@@ -7,8 +7,8 @@
 #include <cstdint>
 #include <cstring>
 
-#include "bits.hpp"
 #include "edgetrain/kernels.hpp"
+#include "panel.hpp"
 #include "weights.hpp"
 
 namespace edgetrain {
@@ -40,11 +40,11 @@ struct LinearKernels {
     const bool binary = input.signs != nullptr;
     const std::int32_t gain = binary ? 2 : 1;
     const std::int32_t zero = binary ? 1 : data_zero;
-    for (std::size_t plane = 0; plane < Panels::planes(weights); ++plane) {
-      const std::int32_t factor = Panels::plane_factor(weights, plane);
+    for (std::size_t plane = 0; plane < planes_of(weights.mode); ++plane) {
+      const std::int32_t factor = plane_factor(weights.mode, plane);
       std::int32_t* sums = scratch.initial;
       Panels::pack_outputs(weights, first, plane, scratch.panel);
-      Panels::sum_lanes(scratch.panel, width / 4, -zero * factor, sums);
+      Panel<Isa>::sum_lanes(scratch.panel, width / 4, -zero * factor, false, sums);
       Isa::dot({input.bytes, width, 4}, count, scratch.panel, width / 4, sums, gain * factor,
                plane > 0, tile, lanes);
     }
@@ -55,16 +55,18 @@ struct LinearKernels {
                        const GradientTarget& input_gradient, const UpdateStep& step) {
     const std::size_t depth = padded(weights.outputs);
     if (input_gradient.rows != nullptr) {
-      for (std::size_t plane = 0; plane < Panels::planes(weights); ++plane) {
-        const std::int32_t factor = Panels::plane_factor(weights, plane);
+      for (std::size_t plane = 0; plane < planes_of(weights.mode); ++plane) {
+        const std::int32_t factor = plane_factor(weights.mode, plane);
         Panels::pack_inputs(weights, first, plane, scratch.weight_panel);
-        Panels::sum_lanes(scratch.weight_panel, depth / 4, -code_zero * factor, scratch.initial);
+        Panel<Isa>::sum_lanes(scratch.weight_panel, depth / 4, -code_zero * factor, false,
+                              scratch.initial);
         Isa::dot({codes.rows, depth, 4}, count, scratch.weight_panel, depth / 4, scratch.initial,
                  factor, plane > 0, input_gradient.rows, input_gradient.stride);
       }
     }
     pack_examples(weights.inputs, input, count, first, scratch.input_panel);
-    Panels::sum_lanes(scratch.input_panel, padded(count, 4) / 4, -code_zero, scratch.initial);
+    Panel<Isa>::sum_lanes(scratch.input_panel, padded(count, 4) / 4, -code_zero, false,
+                          scratch.initial);
     const ByteRows columns = {codes.columns, 4, 4 * depth};
     for (std::size_t output = 0; output < weights.outputs; output += gradient_rows) {
       const std::size_t rows = std::min(gradient_rows, weights.outputs - output);
@@ -85,7 +87,8 @@ struct LinearKernels {
       if (input.signs != nullptr) {
         pack_signs(input.signs + (example * width + first) / lanes, width / lanes, present, out);
       } else {
-        pack_bytes(input.bytes + example * width + first, width, present, out);
+        Panel<Isa>::template interleave_present<ByteForm::centred>(
+            input.bytes + example * width + first, width, present, data_zero, out);
       }
     }
   }
@@ -98,21 +101,7 @@ struct LinearKernels {
       words[row] = signs[row * stride];
       minus_one |= 0xFFU << (8 * row);
     }
-    Bits<Isa>::spread_signs(words, minus_one, out);
-  }
-
-  static void pack_bytes(const std::uint8_t* bytes, std::size_t stride, std::size_t present,
-                         std::int8_t* out) {
-    if (present == 4) {
-      Isa::template interleave<ByteForm::centred>(bytes, stride, out);
-      return;
-    }
-    std::uint8_t values[4][lanes];
-    std::memset(values, data_zero, sizeof values);
-    for (std::size_t row = 0; row < present; ++row) {
-      std::memcpy(values[row], bytes + row * stride, lanes);
-    }
-    Isa::template interleave<ByteForm::centred>(values, lanes, out);
+    Panel<Isa>::spread_signs(words, minus_one, out);
   }
 
   static void update(const Weights& weights, std::size_t output, std::size_t rows,
@@ -169,11 +158,7 @@ struct LinearKernels {
         sum += signed_gradient[(j - begin) * group + i];
       }
       const auto index = static_cast<std::uint32_t>(output * padded(weights.scales) + j);
-      const auto size =
-          static_cast<std::int32_t>((step.scale_step + random_byte(step.key, index)) >> 8);
-      std::uint8_t& scale = weights.scale[output * weights.scales + j];
-      const std::int32_t moved = scale - ((sum > 0) - (sum < 0)) * size;
-      scale = static_cast<std::uint8_t>(std::clamp(moved, 0, 255));
+      Panel<Isa>::update_scale(weights.scale[output * weights.scales + j], sum, index, step);
     }
   }
 };

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "edgetrain/kernels.hpp"
+#include "panel.hpp"
 
 namespace edgetrain {
 
@@ -137,16 +138,8 @@ struct NormKernels {
         Isa::decode(codes + ((row + i) * channels + first) / 2, out + i * channels);
       }
       auto* quads = reinterpret_cast<std::int8_t*>(columns + row * channels + 4 * first);
-      if (present == 4) {
-        Isa::template interleave<ByteForm::plain>(out, channels, quads);
-      } else {
-        std::uint8_t padded_rows[4][lanes];
-        std::memset(padded_rows, code_zero, sizeof padded_rows);
-        for (std::size_t i = 0; i < present; ++i) {
-          std::memcpy(padded_rows[i], out + i * channels, lanes);
-        }
-        Isa::template interleave<ByteForm::plain>(padded_rows, lanes, quads);
-      }
+      Panel<Isa>::template interleave_present<ByteForm::plain>(out, channels, present, code_zero,
+                                                               quads);
     }
   }
 

@@ -21,22 +21,6 @@ static inline void copy(const std::int8_t* from, std::size_t count, std::int8_t*
 
 template <class Isa>
 struct WeightPanels {
-  // An fsb weight, a scale of 8 bits with a sign, is 2 * plane 0 + plane 1.
-  static std::size_t planes(const Weights& weights) {
-    return weights.mode == WeightMode::fsb ? 2 : 1;
-  }
-  static std::int32_t plane_factor(const Weights& weights, std::size_t plane) {
-    return weights.mode == WeightMode::fsb && plane == 0 ? 2 : 1;
-  }
-
-  // initial[32] = multiplier * the sum of every lane of the panel: one more product, with ones.
-  static void sum_lanes(const std::int8_t* panel, std::size_t quads, std::int32_t multiplier,
-                        std::int32_t* initial) {
-    constexpr std::uint8_t ones[4] = {1, 1, 1, 1};
-    constexpr std::int32_t zeros[lanes] = {};
-    Isa::dot({ones, 0, 0}, 1, panel, quads, zeros, multiplier, false, initial, lanes);
-  }
-
   // values[32] = the weights of one output for the inputs from `first`, zero past the last.
   static void expand(const Weights& weights, std::size_t output, std::size_t first,
                      std::size_t plane, std::int8_t* values) {

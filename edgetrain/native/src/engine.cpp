@@ -11,8 +11,6 @@ namespace {
 
 constexpr std::uint8_t initial_scale = 128;
 
-std::size_t tiles_of(std::size_t channels) { return padded(channels) / lanes; }
-
 }  // namespace
 
 Engine::Engine(const Program& program, std::uint64_t seed, const std::string& isa)

@@ -6,12 +6,6 @@
 
 namespace edgetrain {
 
-namespace {
-
-std::size_t tiles_of(std::size_t channels) { return padded(channels) / lanes; }
-
-}  // namespace
-
 // What the first convolution's kernel sees at each place, so that it becomes a product of rows.
 void Engine::load_patches(const Examples& examples, const ConvShape& shape) {
   const std::size_t row_bytes = shape.width * shape.channels;
@@ -27,9 +21,7 @@ void Engine::load_patches(const Examples& examples, const ConvShape& shape) {
       const std::size_t left = pixel % shape.out_width * shape.stride;
       // The columns of the kernel that lie on the image.
       const std::size_t begin = shape.pad_left > left ? shape.pad_left - left : 0;
-      const std::size_t end =
-          std::min(shape.kernel_width,
-                   shape.width + shape.pad_left - std::min(left, shape.width + shape.pad_left));
+      const std::size_t end = std::min(shape.kernel_width, shape.width + shape.pad_left - left);
       for (std::size_t tap_row = 0; tap_row < shape.kernel_height; ++tap_row) {
         std::uint8_t* out = patch + tap_row * run;
         const std::size_t y = top + tap_row - shape.pad_top;
@@ -51,8 +43,7 @@ void Engine::forward_conv(const Block& block, std::size_t count, const double* m
   const ConvRecord& conv = block.conv;
   const ConvWeights weights = weights_of(conv);
   const ConvForwardLayout layout = forward_layout(block, program_.examples);
-  const Input input = {conv.signs_in ? arena_.at<std::uint32_t>(conv.input) : nullptr,
-                       conv.signs_in ? nullptr : arena_.at<std::uint8_t>(conv.input)};
+  const Input input = input_of(conv);
   pool_.run(tiles_of(conv.shape.outputs), [&](std::size_t tile_index, std::size_t thread) {
     auto* base = arena_.at<std::uint8_t>(conv.forward_tile + thread * conv.forward_tile_bytes);
     const ConvForwardScratch scratch = {reinterpret_cast<std::int8_t*>(base),
@@ -76,8 +67,7 @@ void Engine::backward_conv(const Block& block, std::size_t count, const StepSett
   const ConvShape& shape = conv.shape;
   const ConvWeights weights = weights_of(conv);
   const ConvBackwardLayout layout = backward_layout(block, program_.examples);
-  const Input input = {conv.signs_in ? arena_.at<std::uint32_t>(conv.input) : nullptr,
-                       conv.signs_in ? nullptr : arena_.at<std::uint8_t>(conv.input)};
+  const Input input = input_of(conv);
   const ConvGradient gradient = {arena_.at<std::uint8_t>(conv.codes), pool_of(block)};
   const UpdateStep update = {derive(seed_, settings.step, conv.layer, Purpose::weight_update),
                              settings.latent_step, settings.scale_step};
@@ -104,6 +94,13 @@ ConvWeights Engine::weights_of(const ConvRecord& record) const {
   return {record.mode, record.shape, scaled ? nullptr : arena_.at<std::int8_t>(record.weights),
           scaled ? arena_.at<std::uint8_t>(record.weights) : nullptr,
           derive(seed_, 0, record.layer, Purpose::fixed_signs)};
+}
+
+Input Engine::input_of(const ConvRecord& record) const {
+  if (!record.signs_in) {
+    return {nullptr, arena_.at<std::uint8_t>(record.input)};
+  }
+  return {arena_.at<std::uint32_t>(record.input), nullptr};
 }
 
 Pool Engine::pool_of(const Block& block) const {

@@ -391,7 +391,7 @@ ConvForwardLayout forward_layout(const Block& block, std::size_t examples) {
   const ConvShape& shape = block.conv.shape;
   const bool binary = block.conv.signs_in && block.conv.mode == WeightMode::bnn;
   const std::size_t width = padded(shape.channels);
-  const std::size_t planes = block.conv.mode == WeightMode::fsb ? 2 : 1;
+  const std::size_t planes = planes_of(block.conv.mode);
   const std::size_t image = shape.image_height() * shape.image_width() * width;
   ConvForwardLayout layout{};
   const std::size_t row = lanes * sizeof(std::int32_t);

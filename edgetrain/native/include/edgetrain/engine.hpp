@@ -74,6 +74,7 @@ class Engine {
   ConvWeights weights_of(const ConvRecord& record) const;
   Pool pool_of(const Block& block) const;
   Input input_of(const LinearRecord& record) const;
+  Input input_of(const ConvRecord& record) const;
   std::size_t largest_gradient(const Block& block) const;
   GradientTile gradient_tile(const Block& block, std::size_t count, std::size_t first) const;
   GradientLine gradient_line(const Block& block, std::size_t first) const;

@@ -30,7 +30,15 @@ constexpr std::size_t padded(std::size_t count, std::size_t multiple = lanes) {
   return (count + multiple - 1) / multiple * multiple;
 }
 
+constexpr std::size_t tiles_of(std::size_t channels) { return padded(channels) / lanes; }
+
 enum class WeightMode : std::int64_t { bnn = 0, fsb = 1, int8 = 2 };
+
+// An fsb weight, a scale of 8 bits with a sign, is 2 * plane 0 + plane 1.
+constexpr std::size_t planes_of(WeightMode mode) { return mode == WeightMode::fsb ? 2 : 1; }
+constexpr std::int32_t plane_factor(WeightMode mode, std::size_t plane) {
+  return mode == WeightMode::fsb && plane == 0 ? 2 : 1;
+}
 
 // The trained state of a linear layer: int8 latents, or uint8 scales and the key of fixed signs.
 struct Weights {
