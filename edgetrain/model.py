@@ -16,10 +16,13 @@ from edgetrain.ops import (
     Linear,
     MaxPool,
     Op,
+    Or,
+    Shortcut,
     Sign,
     Signal,
     SoftmaxCrossEntropy,
     WeightOp,
+    Xnor,
 )
 from edgetrain.ops.weights import LIMIT
 
@@ -28,6 +31,8 @@ __all__ = ["Block", "Model"]
 FORMAT = "edgetrain-model"
 VERSION = 1
 MAXIMUM_LAYERS = 256
+MOST_COPIES = 7
+"""Shortcuts that may read a bit, so that the sum of their gradients is sure to fit 32 bits."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +60,29 @@ class Block:
             signal = op.flow(signal)
         return signal.pixels
 
+    @property
+    def bits(self) -> Signal:
+        """The bits that leave the block, as images."""
+        signal = self.source
+        for op in self.ops:
+            if isinstance(op, Flatten):
+                break
+            signal = op.flow(signal)
+        return signal
+
+    @property
+    def shortcut(self) -> Shortcut | None:
+        """The op that reads what left an earlier block."""
+        return next((op for op in self.ops if isinstance(op, Shortcut)), None)
+
 
 @dataclass(frozen=True, init=False)
 class Model:
     """Layers over an input of int8 features: a row, a sequence or an image of them.
 
     The layers are blocks: Linear, Conv2d or Conv1d, MaxPool after a convolution or not, BatchNorm,
-    Sign; then Linear, BatchNorm and the loss. Flatten leads from an image to Linear.
+    Sign, Xnor or Or or neither; then Linear, BatchNorm and the loss. Flatten leads from an image to
+    Linear.
     """
 
     input_shape: tuple[int, int, int]
@@ -80,6 +101,7 @@ class Model:
             )
         for block in self.blocks():
             _check_block(block)
+        _check_shortcuts(list(self.blocks()))
         if not isinstance(self.layers[-1], SoftmaxCrossEntropy):
             raise ModelError("the last layer must be softmax_cross_entropy")
         if self.classes < 2 or self.classes > 256:
@@ -161,14 +183,38 @@ def _check_block(block: Block) -> None:
     tail = kinds[1:]
     if kinds[0] is not Linear and tail[:1] == [MaxPool]:
         tail = tail[1:]
-    hidden = tail in ([BatchNorm, Sign], [BatchNorm, Sign, Flatten])
-    if not hidden and (kinds[0] is not Linear or tail != [BatchNorm, SoftmaxCrossEntropy]):
+    last = tail == [BatchNorm, SoftmaxCrossEntropy] and kinds[0] is Linear
+    if tail[-1:] == [Flatten]:
+        tail = tail[:-1]
+    if tail[-1:] in ([Xnor], [Or]):
+        tail = tail[:-1]
+    if not last and tail != [BatchNorm, Sign]:
         names = ", ".join(op.name for op in block.ops)
         raise ModelError(
             f"layer {block.index} reads {names}: write linear or a convolution, max_pool after a "
-            f"convolution or not, batch_norm, then sign or, at the end after linear, "
-            f"softmax_cross_entropy"
+            f"convolution or not, batch_norm, then sign and xnor, or or neither or, at the end "
+            f"after linear, softmax_cross_entropy"
         )
+
+
+def _check_shortcuts(blocks: list[Block]) -> None:
+    """Raise ModelError unless every shortcut finds bits that fit what it meets."""
+    copies = [0] * len(blocks)
+    for block in blocks:
+        if block.shortcut is None:
+            continue
+        if block.shortcut.back > block.index:
+            raise ModelError(
+                f"layer {block.index} has a {block.shortcut.name} that goes back "
+                f"{block.shortcut.back} blocks, but only {block.index} lie before it"
+            )
+        source = block.index - block.shortcut.back
+        copies[source] += block.shortcut.copies(blocks[source].bits, block.bits)
+        if copies[source] > MOST_COPIES:
+            raise ModelError(
+                f"a bit that leaves layer {source} is read by {copies[source]} shortcuts: choose "
+                f"at most {MOST_COPIES}, where a doubling of channels counts twice"
+            )
 
 
 def _layer(fields: Any) -> Op:

@@ -14,7 +14,7 @@ from functools import cached_property
 from edgetrain.arena import Placement, Tensor, lower_bound, place
 from edgetrain.errors import BudgetError, ModelError
 from edgetrain.model import Block, Model
-from edgetrain.ops import Arithmetic, Context, Op
+from edgetrain.ops import Arithmetic, Branch, Context, Op
 from edgetrain.ops.linear import LARGEST_BATCH
 from edgetrain.ops.op import Mode
 from edgetrain.sizes import format_size, parse_size
@@ -184,8 +184,15 @@ def _walk(
     blocks = list(model.blocks())
     for block in blocks:
         signal, last, pixels = block.source, block.index == len(blocks) - 1, block.pixels
+        branch = None
+        if block.shortcut is not None:
+            below = block.index - block.shortcut.back
+            branch = Branch(below, blocks[below].bits)
         for op in block.ops:
-            yield block, op, Context(block.index, signal, mode, examples, threads, last, pixels)
+            context = Context(
+                block.index, signal, mode, examples, threads, last, pixels, branch=branch
+            )
+            yield block, op, context
             signal = op.flow(signal)
 
 
@@ -199,13 +206,14 @@ def _compile(
     tensors = [Tensor("input", bytes_in, 0, end)]
     for block, op, context in _walk(model, mode, micro_batch, threads):
         for rule in op.tensors(context):
-            first, last = _life(rule.phase, block.index, blocks) if reuse else (0, end)
+            source = context.branch.index if context.branch else block.index
+            first, last = _life(rule.phase, block.index, source, blocks) if reuse else (0, end)
             tensors.append(Tensor(f"layer{block.index}.{rule.name}", rule.bytes, first, last))
     return Plan(model, mode, batch, micro_batch, threads, reuse, place(tensors))
 
 
-def _life(phase: str, index: int, blocks: int) -> tuple[int, int]:
-    """Return the first and last step of a tensor of a block.
+def _life(phase: str, index: int, source: int, blocks: int) -> tuple[int, int]:
+    """Return the first and last step of a tensor of a block whose shortcut reads another.
 
     Step 0 loads the micro-batch, 1 + i is the forward step of block i, blocks + 1 the loss, and
     2 blocks + 1 - i the backward step of block i.
@@ -218,4 +226,5 @@ def _life(phase: str, index: int, blocks: int) -> tuple[int, int]:
         "gradient": (backward - 1, backward),
         "forward": (forward, forward),
         "backward": (backward, backward),
+        "sent": (backward, 2 * blocks + 1 - source),
     }[phase]

@@ -7,7 +7,8 @@ from edgetrain.ops.conv import Conv1d, Conv2d
 from edgetrain.ops.flatten import Flatten
 from edgetrain.ops.linear import Linear
 from edgetrain.ops.max_pool import MaxPool
-from edgetrain.ops.op import Arithmetic, Context, Op, Signal, TensorRule
+from edgetrain.ops.op import Arithmetic, Branch, Context, Op, Signal, TensorRule
+from edgetrain.ops.shortcut import Or, Shortcut, Xnor
 from edgetrain.ops.sign import Sign
 from edgetrain.ops.softmax_cross_entropy import SoftmaxCrossEntropy
 from edgetrain.ops.weights import WeightOp
@@ -16,6 +17,7 @@ __all__ = [
     "OPS",
     "Arithmetic",
     "BatchNorm",
+    "Branch",
     "Context",
     "Conv1d",
     "Conv2d",
@@ -23,14 +25,28 @@ __all__ = [
     "Linear",
     "MaxPool",
     "Op",
+    "Or",
+    "Shortcut",
     "Sign",
     "Signal",
     "SoftmaxCrossEntropy",
     "TensorRule",
     "WeightOp",
+    "Xnor",
 ]
 
 OPS: dict[str, type[Op]] = {
     op.name: op
-    for op in (Linear, Conv2d, Conv1d, MaxPool, BatchNorm, Sign, Flatten, SoftmaxCrossEntropy)
+    for op in (
+        Linear,
+        Conv2d,
+        Conv1d,
+        MaxPool,
+        BatchNorm,
+        Sign,
+        Xnor,
+        Or,
+        Flatten,
+        SoftmaxCrossEntropy,
+    )
 }

@@ -13,13 +13,23 @@ from typing import Any, ClassVar, Literal
 
 from edgetrain.errors import ModelError
 
-__all__ = ["LANES", "Arithmetic", "Context", "Op", "Phase", "Signal", "TensorRule", "padded"]
+__all__ = [
+    "LANES",
+    "Arithmetic",
+    "Branch",
+    "Context",
+    "Op",
+    "Phase",
+    "Signal",
+    "TensorRule",
+    "padded",
+]
 
 LANES = 32
 """Channels that a kernel takes at a time: one 32-bit word of packed signs."""
 
 Mode = Literal["bnn", "fsb"]
-Phase = Literal["persistent", "loaded", "retained", "gradient", "forward", "backward"]
+Phase = Literal["persistent", "loaded", "retained", "gradient", "forward", "backward", "sent"]
 """When a tensor is alive, seen from its block.
 
 persistent  always
@@ -28,6 +38,7 @@ retained    from the block's forward step to its backward step
 gradient    from the step that makes the gradient of the block's output to the block's backward step
 forward     during the block's forward step
 backward    during the block's backward step
+sent        from the block's backward step to that of the block that its shortcut reads
 """
 
 
@@ -61,11 +72,19 @@ class Signal:
 
 
 @dataclass(frozen=True)
+class Branch:
+    """What a shortcut reads: the number of an earlier block, and the bits that left it."""
+
+    index: int
+    signal: Signal
+
+
+@dataclass(frozen=True)
 class Context:
     """Where an op stands in a plan.
 
     index is the number of its block, block_pixels the pixels that flow out of the block, source
-    what flows into the op, examples the micro-batch.
+    what flows into the op, examples the micro-batch, branch what the block's shortcut reads.
     """
 
     index: int
@@ -75,6 +94,7 @@ class Context:
     threads: int
     last: bool
     block_pixels: int = 1
+    branch: Branch | None = None
 
     @property
     def first(self) -> bool:

@@ -8,14 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetrain.model import Block, Model
-from edgetrain.ops import Flatten, Linear, MaxPool, Sign
+from edgetrain.ops import Linear, MaxPool, SoftmaxCrossEntropy
 from edgetrain.ops.conv import Conv
 from edgetrain.reference.batch_norm import ChannelState, Statistics, gradient_codes
 from edgetrain.reference.convolution import ConvWeights
 from edgetrain.reference.flatten import flatten, unflatten
 from edgetrain.reference.linear import LinearWeights
+from edgetrain.reference.luq import luq_codes
 from edgetrain.reference.max_pool import max_pool, unpool
 from edgetrain.reference.random import Purpose, derive
+from edgetrain.reference.shortcut import Sent, join, receive, split
 from edgetrain.reference.sign import activate, pass_gradient
 from edgetrain.reference.softmax_cross_entropy import GRADIENT_UNITS, softmax_cross_entropy
 from edgetrain.step import StepSettings
@@ -29,9 +31,10 @@ Integers = NDArray[np.int64]
 class Trace:
     """What one block kept of a step.
 
-    x holds images, (examples, height, width, channels); below and sums are the shapes of one image
-    before flattening and of one before pooling, places where its maxima were. signs, mask and codes
-    have a row for every pixel of every example that pooling leaves.
+    x holds images, (examples, height, width, channels), and out what leaves the block as images of
+    +1 and -1; below and sums are the shapes of one image before flattening and of one before
+    pooling, places where its maxima were. signs, mask and codes have a row for every pixel of every
+    example that pooling leaves. sent is the gradient of what the block's shortcut reads.
     """
 
     x: Integers
@@ -41,7 +44,9 @@ class Trace:
     signs: NDArray[np.bool_]
     mask: NDArray[np.bool_] | None
     statistics: Statistics
+    out: Integers
     codes: Integers | None = None
+    sent: Sent | None = None
 
 
 class Layer:
@@ -65,7 +70,9 @@ class Layer:
         pool = block.ops[1]
         sums = op.flow(block.source)
         self.window = pool.window(sums) if isinstance(pool, MaxPool) else None
-        self.hidden = isinstance(block.ops[-1], Sign | Flatten)
+        self.hidden = not isinstance(block.ops[-1], SoftmaxCrossEntropy)
+        self.shortcut = block.shortcut
+        self.branch = block.index - block.shortcut.back if block.shortcut else None
 
     def forward(self, x: Integers) -> Integers:
         """Return the sums of x, (examples, height, width, outputs)."""
@@ -134,14 +141,22 @@ class ReferenceNetwork:
             shift = channels.shift if layer.hidden else np.zeros_like(channels.shift)
             signs = statistics.signs(rows, shift)
             mask = statistics.mask(rows, shift) if layer.hidden else None
-            self.traces.append(Trace(x, below, sums, places, signs, mask, statistics))
-            x = activate(signs).reshape(y.shape)
+            out = activate(signs).reshape(y.shape)
+            if layer.shortcut is not None and layer.branch is not None:
+                out = join(layer.shortcut.name, out, self.traces[layer.branch].out)
+            self.traces.append(Trace(x, below, sums, places, signs, mask, statistics, out))
+            x = out
         return statistics.normalise(rows, self.channels[-1].shift)
 
     def _backward(
         self, index: int, gradient: Integers, scale: np.float32, settings: StepSettings
     ) -> tuple[Integers, np.float32]:
         layer, channels, trace = self.layers[index], self.channels[index], self.traces[index]
+        for reader, above in zip(self.layers, self.traces, strict=True):
+            if reader.branch == index and above.sent is not None:
+                gradient, scale = receive(gradient, scale, above.sent)
+        if layer.shortcut is not None:
+            gradient = self._send(index, gradient, scale, settings)
         rows = gradient.reshape(trace.signs.shape)
         if trace.mask is not None:
             rows = pass_gradient(rows, trace.mask)
@@ -164,3 +179,18 @@ class ReferenceNetwork:
         step = settings.scale_step if layer.weights.mode == "fsb" else settings.latent_step
         layer.weights.update(moves, update_key, step)
         return unflatten(below, trace.below), unit
+
+    def _send(
+        self, index: int, gradient: Integers, scale: np.float32, settings: StepSettings
+    ) -> Integers:
+        """Keep the branch's share of the gradient of what left a block; return the signs' own."""
+        layer, trace = self.layers[index], self.traces[index]
+        assert layer.shortcut is not None
+        assert layer.branch is not None
+        a, b = activate(trace.signs).reshape(trace.out.shape), self.traces[layer.branch].out
+        own, other = split(layer.shortcut.name, gradient, a, b)
+        key = derive(self.seed, settings.step, index, Purpose.BRANCH_CODES)
+        value = scale * other.astype(np.int32).astype(np.float32)
+        codes, unit = luq_codes(value.reshape(trace.signs.shape), key)
+        trace.sent = Sent(codes.reshape(b.shape), unit)
+        return own

@@ -24,6 +24,7 @@ class Purpose(IntEnum):
     WEIGHT_UPDATE = 3
     SHUFFLE = 4
     UPLOAD = 5
+    BRANCH_CODES = 6
 
 
 def derive(seed: int, step: int, layer: int, purpose: Purpose) -> Key:

@@ -11,7 +11,7 @@ import pytest
 from edgetrain.model import Model
 from edgetrain.models import har_cnn, mlp
 from edgetrain.models.stack import classifier, stage
-from edgetrain.ops import Conv2d
+from edgetrain.ops import Conv2d, Or, Xnor
 from edgetrain.planner import Plan, plan
 
 NATIVE = Path(__file__).parents[2] / "edgetrain" / "native"
@@ -27,11 +27,22 @@ IMAGES = Model(
         *classifier((40,), 5, "int8"),
     ),
 )
+JOINED = Model(
+    (6, 7, 3),
+    (
+        *stage(Conv2d(32, training="bnn")),
+        *(*stage(Conv2d(32)), Xnor()),
+        *(*stage(Conv2d(32)), Or(2)),
+        *classifier((), 5, "int8"),
+    ),
+)
 PLANS: dict[str, Plan] = {
     "mlp_bnn": plan(mlp(70, 5, (64, 33)), 9, "bnn", threads=2),
     "mlp_fsb": plan(mlp(70, 5, (64, 33)), 9, "fsb"),
     "images_bnn": plan(IMAGES, 5, "bnn", threads=2),
     "images_fsb": plan(IMAGES, 5, "fsb"),
+    "joined_bnn": plan(JOINED, 4, "bnn", threads=2),
+    "joined_fsb": plan(JOINED, 4, "fsb"),
     "har_cnn": plan(har_cnn(window=16), 3, "fsb"),
 }
 

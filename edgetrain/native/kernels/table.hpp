@@ -6,6 +6,7 @@
 #include "edgetrain/kernels.hpp"
 #include "linear.hpp"
 #include "norm.hpp"
+#include "shortcut.hpp"
 
 namespace edgetrain {
 
@@ -24,6 +25,7 @@ constexpr Kernels make_table() {
       &NormKernels<Isa>::gradient_maximum,
       &NormKernels<Isa>::gradient_codes,
       &NormKernels<Isa>::decode_codes,
+      &ShortcutKernels<Isa>::negate_unlike,
   };
 }
 

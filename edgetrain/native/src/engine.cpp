@@ -13,12 +13,20 @@ constexpr std::uint8_t initial_scale = 128;
 
 }  // namespace
 
+CodeUnit unit_of(const float* maxima, std::size_t tiles) {
+  // Below this the inverse would overflow; no gradient of a network that learns is so small.
+  constexpr float smallest = 1e-30F;
+  const float maximum = *std::max_element(maxima, maxima + tiles);
+  return maximum > smallest ? CodeUnit{maximum / 64.0F, 64.0F / maximum} : CodeUnit{0.0F, 0.0F};
+}
+
 Engine::Engine(const Program& program, std::uint64_t seed, const std::string& isa)
     : program_(program),
       seed_(seed),
       kernels_(select_kernels(isa)),
       arena_(program.arena_bytes),
-      pool_(program.threads) {
+      pool_(program.threads),
+      sent_(program.blocks.size()) {
   initialise();
 }
 
@@ -175,6 +183,7 @@ void Engine::finish_tile(const Block& block, std::size_t count, std::size_t firs
   auto* signs = arena_.at<std::uint32_t>(block.last ? norm.sign : block.sign.sign) + word;
   auto* mask = block.last ? nullptr : arena_.at<std::uint32_t>(block.sign.mask) + word;
   kernels_.tile_signs(tile, count, thresholds, words, signs, mask);
+  join_signs(block, count, first);
   if (block.last) {
     write_logits(block, count, first, tile, statistics);
   }
@@ -209,25 +218,26 @@ LossResult Engine::loss(std::size_t count) {
 float Engine::backward_norm(const Block& block, std::size_t count, float scale,
                             const StepSettings& settings) {
   const std::size_t rows = count * block.pixels();
+  scale = receive_gradients(block, rows, scale);
+  if (block.shortcut.join != Join::none) {
+    send_gradient(block, rows, scale, settings);
+  }
   const std::size_t tiles = tiles_of(block.norm.channels);
   const std::size_t width = padded(block.norm.channels);
   auto* maxima = arena_.at<float>(block.norm.channel_sums + 28 * width);
   pool_.run(tiles, [&](std::size_t tile, std::size_t) {
     maxima[tile] = sum_tile(block, rows, tile * lanes, scale, settings);
   });
-  const float maximum = *std::max_element(maxima, maxima + tiles);
-  // Below this the inverse would overflow; no gradient of a network that learns is so small.
-  constexpr float smallest = 1e-30F;
-  const float inverse = maximum > smallest ? 64.0F / maximum : 0.0F;
+  const CodeUnit unit = unit_of(maxima, tiles);
   const Key key = derive(seed_, settings.step, block.layer(), Purpose::gradient_codes);
   auto* codes =
       arena_.at<std::uint8_t>(block.convolutional ? block.conv.codes : block.linear.codes);
   pool_.run(tiles, [&](std::size_t tile, std::size_t) {
     const std::size_t first = tile * lanes;
-    kernels_.gradient_codes(gradient_tile(block, rows, first), gradient_line(block, first), inverse,
-                            key, first, width, codes);
+    kernels_.gradient_codes(gradient_tile(block, rows, first), gradient_line(block, first),
+                            unit.inverse, key, first, width, codes);
   });
-  return maximum > smallest ? maximum / 64.0F : 0.0F;
+  return unit.value;
 }
 
 void Engine::decode_codes(const Block& block, std::size_t count) {
@@ -325,7 +335,8 @@ GradientTile Engine::gradient_tile(const Block& block, std::size_t count, std::s
       static_cast<std::size_t>(INT32_MAX) / largest_gradient(block)};
 }
 
-// The largest magnitude that the gradient of a block's output can have.
+// The largest magnitude that the gradient of a block's output can have: the plan's limits on
+// layers and shortcuts keep it within 32 bits.
 std::size_t Engine::largest_gradient(const Block& block) const {
   if (block.last) {
     return static_cast<std::size_t>(gradient_units);
@@ -334,7 +345,8 @@ std::size_t Engine::largest_gradient(const Block& block) const {
   const WeightMode mode = above.convolutional ? above.conv.mode : above.linear.mode;
   const std::size_t weight = mode == WeightMode::bnn ? 1 : mode == WeightMode::int8 ? 128 : 255;
   const std::size_t taps = above.convolutional ? above.conv.shape.taps() : 1;
-  return static_cast<std::size_t>(code_zero) * weight * taps * above.norm.channels;
+  return static_cast<std::size_t>(code_zero) * weight * taps * above.norm.channels +
+         block.copies * static_cast<std::size_t>(largest_entry);
 }
 
 GradientLine Engine::gradient_line(const Block& block, std::size_t first) const {

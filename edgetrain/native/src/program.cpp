@@ -1,7 +1,8 @@
 #include "edgetrain/program.hpp"
 
-#include <stdexcept>
-#include <string>
+#include <algorithm>
+
+#include "reader.hpp"
 
 namespace edgetrain {
 
@@ -14,76 +15,9 @@ constexpr std::size_t widest_layer = 65536;
 constexpr std::size_t most_threads = 64;
 constexpr std::size_t most_blocks = 256;
 constexpr std::size_t most_classes = 256;
-constexpr std::size_t alignment = 64;
 
 constexpr std::size_t largest_kernel = 15;
 constexpr std::size_t most_pixels = std::size_t{1} << 20;
-
-enum class Opcode : std::int64_t {
-  linear = 1,
-  batch_norm = 2,
-  sign = 3,
-  loss = 4,
-  convolution = 5,
-  max_pool = 6
-};
-
-[[noreturn]] void refuse(const std::string& what) {
-  throw std::invalid_argument("the plan is damaged: " + what);
-}
-
-class Reader {
- public:
-  Reader(const std::int64_t* words, std::size_t count) : words_(words), count_(count) {}
-
-  std::int64_t word() {
-    if (position_ == count_) {
-      refuse("it ends early");
-    }
-    return words_[position_++];
-  }
-
-  std::size_t within(std::size_t least, std::size_t most, const char* what) {
-    const std::int64_t value = word();
-    if (value < 0 || static_cast<std::size_t>(value) < least ||
-        static_cast<std::size_t>(value) > most) {
-      refuse(std::string(what) + " is " + std::to_string(value));
-    }
-    return static_cast<std::size_t>(value);
-  }
-
-  std::size_t offset_or_absent() {
-    const std::int64_t value = word();
-    return value == -1 ? absent : static_cast<std::size_t>(value);
-  }
-
-  // Whether a record of that kind comes next.
-  bool next_is(Opcode opcode) const {
-    return position_ < count_ && words_[position_] == static_cast<std::int64_t>(opcode);
-  }
-
-  bool finished() const { return position_ == count_; }
-
- private:
-  const std::int64_t* words_;
-  std::size_t count_;
-  std::size_t position_ = 0;
-};
-
-// Sizes and offsets are bounded by the arena's limit, so their sum cannot wrap.
-void fits(const Program& program, std::size_t offset, std::size_t bytes, const char* what) {
-  if (offset % alignment != 0 || offset > program.arena_bytes ||
-      bytes > program.arena_bytes - offset) {
-    refuse(std::string(what) + " lies outside the arena");
-  }
-}
-
-void open_record(Reader& reader, Opcode opcode, std::size_t length) {
-  if (reader.word() != static_cast<std::int64_t>(opcode)) {
-    refuse("an op stands where another is expected");
-  }
-  reader.within(length, length, "the length of a record");
-}
 
 LinearRecord read_linear(Reader& reader, std::size_t layer) {
   open_record(reader, Opcode::linear, 17);
@@ -449,6 +383,7 @@ Program parse_program(const std::int64_t* words, std::size_t count) {
       const std::size_t bytes = rows * padded(block.sign.channels) / 8;
       fits(program, block.sign.sign, bytes, "the signs");
       fits(program, block.sign.mask, bytes, "the mask");
+      read_bit_shortcut(reader, program, block);
     }
     program.blocks.push_back(block);
   }

@@ -33,6 +33,15 @@ struct StepSettings {
   ShiftStep shift;
 };
 
+// The value of a unit of 4-bit codes, and 64 over the largest magnitude that they stand for.
+struct CodeUnit {
+  float value;
+  float inverse;
+};
+
+// Of the largest magnitude of each tile.
+CodeUnit unit_of(const float* maxima, std::size_t tiles);
+
 class Engine {
  public:
   // Throws std::invalid_argument for a bad program or an unknown instruction set, std::bad_alloc
@@ -67,8 +76,24 @@ class Engine {
   void decode_codes(const Block& block, std::size_t count);
   void backward_linear(const Block& block, std::size_t count, const StepSettings& settings);
   void backward_conv(const Block& block, std::size_t count, const StepSettings& settings);
+  void join_signs(const Block& block, std::size_t rows, std::size_t first);
+  void send_gradient(const Block& block, std::size_t rows, float scale,
+                     const StepSettings& settings);
+  float receive_gradients(const Block& block, std::size_t rows, float scale);
   float sum_tile(const Block& block, std::size_t count, std::size_t first, float scale,
                  const StepSettings& settings);
+
+  // The words of one tile that a shortcut of bits joins, `stride` apart.
+  struct JoinedWords {
+    std::uint32_t* sign;
+    std::uint32_t* mask;
+    const std::uint32_t* branch;
+    std::size_t stride;
+    std::uint32_t valid;
+  };
+  JoinedWords joined_words(const Block& block, std::size_t first) const;
+  void negate_unlike(const Block& block, const JoinedWords& words, std::size_t rows,
+                     std::size_t first);
 
   Weights weights_of(const LinearRecord& record) const;
   ConvWeights weights_of(const ConvRecord& record) const;
@@ -84,6 +109,8 @@ class Engine {
   const Kernels& kernels_;
   Arena arena_;
   ThreadPool pool_;
+  // The value of a unit of the codes that each block's shortcut sent in this step.
+  std::vector<float> sent_;
 };
 
 }  // namespace edgetrain

@@ -250,6 +250,10 @@ struct Kernels {
   // 4-bit codes of one tile to bytes, by example and by channel.
   void (*decode_codes)(const std::uint8_t* codes, std::size_t count, std::size_t first,
                        std::size_t channels, std::uint8_t* rows, std::uint8_t* columns);
+
+  // Negates the elements of gradient[count][32] for which the bits of a and of b differ.
+  void (*negate_unlike)(const std::uint32_t* a, const std::uint32_t* b, std::size_t words,
+                        std::size_t count, std::int32_t* gradient);
 };
 
 }  // namespace edgetrain

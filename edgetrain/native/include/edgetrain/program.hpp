@@ -105,6 +105,15 @@ struct SignRecord {
   std::size_t mask;
 };
 
+enum class Join { none, xnor, either };
+
+// What reads the bits that left an earlier block, and where the codes of their gradient lie.
+struct ShortcutRecord {
+  Join join;
+  std::size_t source;
+  std::size_t codes;
+};
+
 struct LossRecord {
   std::size_t classes;
   std::size_t logits;
@@ -122,6 +131,9 @@ struct Block {
   BatchNormRecord norm;
   // Meaningful in every block but the last.
   SignRecord sign;
+  ShortcutRecord shortcut;
+  // How many codes of shortcuts meet in an element of the gradient of what leaves the block.
+  std::size_t copies;
   bool last;
 
   // Rows that one example leaves behind: pixels after pooling.
@@ -130,6 +142,11 @@ struct Block {
   }
   std::size_t layer() const { return convolutional ? conv.layer : linear.layer; }
 };
+
+// The most that one code of a shortcut adds to a gradient, and the most codes that meet in an
+// element, so that its sum with what the block above sends fits 32 bits.
+constexpr std::int32_t largest_entry = 1 << 20;
+constexpr std::size_t most_copies = 7;
 
 ConvForwardLayout forward_layout(const Block& block, std::size_t examples);
 ConvBackwardLayout backward_layout(const Block& block, std::size_t examples);

@@ -13,6 +13,7 @@ enum class Purpose : std::uint64_t {
   weight_update = 3,
   shuffle = 4,
   upload = 5,
+  branch_codes = 6,
 };
 
 struct Key {

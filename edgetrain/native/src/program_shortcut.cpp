@@ -1,0 +1,31 @@
+// The shortcuts of a plan: what they read lies below, fits, and is read by few enough.
+#include "reader.hpp"
+
+namespace edgetrain {
+
+void read_bit_shortcut(Reader& reader, Program& program, Block& block) {
+  const bool xnor = reader.next_is(Opcode::xnor);
+  if (!xnor && !reader.next_is(Opcode::either)) {
+    return;
+  }
+  open_record(reader, xnor ? Opcode::xnor : Opcode::either, 2);
+  if (program.blocks.empty()) {
+    refuse("a shortcut has nothing below");
+  }
+  ShortcutRecord& record = block.shortcut;
+  record.join = xnor ? Join::xnor : Join::either;
+  record.source = reader.within(0, program.blocks.size() - 1, "the source of a shortcut");
+  record.codes = reader.offset_or_absent();
+  Block& source = program.blocks[record.source];
+  const std::size_t channels = block.norm.channels;
+  if (source.pixels() != block.pixels() || source.norm.channels != channels) {
+    refuse("a shortcut does not fit");
+  }
+  if (++source.copies > most_copies) {
+    refuse("too many shortcuts read one block");
+  }
+  fits(program, record.codes, program.examples * block.pixels() * padded(channels) / 2,
+       "the codes of a shortcut");
+}
+
+}  // namespace edgetrain

@@ -1,0 +1,95 @@
+"""Xnor and Or: shortcuts of one bit (BoolNet, Guo et al. 2021).
+
+The block's signs a meet the bits b that left an earlier block, as +1 and -1:
+
+xnor  z = a b                                  dz/da = b             dz/db = a
+or    z = max(a, b) = (a + b - a b + 1) / 2    dz/da = (1 - b) / 2   dz/db = (1 - a) / 2
+
+z leaves the block in the place of a and takes no memory beside it: under xnor a is z b, and under
+or a is z where b is -1, while elsewhere no gradient passes to a, so that its mask may hold a. The
+gradient of b is kept as 4-bit codes until the backward step of the block that b came from.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from edgetrain.errors import ModelError
+from edgetrain.ops.op import Arithmetic, Context, Op, Signal, TensorRule, padded
+
+__all__ = ["BitShortcut", "Or", "Shortcut", "Xnor"]
+
+
+@dataclass(frozen=True)
+class Shortcut(Op):
+    """What every shortcut shares: it reads the bits that left the block `back` blocks earlier."""
+
+    back: int = 1
+
+    def __post_init__(self) -> None:
+        if self.back < 1:
+            raise ModelError(f"{self.name} goes back {self.back} blocks: choose 1 or more")
+
+    @abstractmethod
+    def copies(self, branch: Signal, target: Signal) -> int:
+        """Return how often each bit of the branch is read.
+
+        Raises ModelError where the branch does not fit the signal that it meets.
+        """
+
+
+@dataclass(frozen=True)
+class BitShortcut(Shortcut):
+    """What Xnor and Or share: all but what the bits do to one another."""
+
+    def flow(self, source: Signal) -> Signal:
+        self.require(source, "bits")
+        return source
+
+    def copies(self, branch: Signal, target: Signal) -> int:
+        if branch != target:
+            raise ModelError(
+                f"{self.name} joins {_shape(target)} bits with the {_shape(branch)} that left "
+                f"{self.back} blocks before: choose another back, or none where shapes change"
+            )
+        return 1
+
+    def tensors(self, context: Context) -> tuple[TensorRule, ...]:
+        rows = context.examples * context.source.pixels
+        packed = rows * padded(context.source.channels) // 2
+        return (TensorRule("branch_codes", packed, "sent"),)
+
+    def arithmetic(self, context: Context) -> Arithmetic:
+        elements = context.examples * context.source.features
+        # The gradient is read and written twice, and its codes once each.
+        return Arithmetic(
+            forward=elements // 8, backward=4 * elements, bytes_moved=elements // 2 + 17 * elements
+        )
+
+    def record(self, context: Context, offsets: dict[str, int]) -> tuple[int, ...]:
+        assert context.branch is not None
+        return (context.branch.index, offsets["branch_codes"])
+
+
+@dataclass(frozen=True)
+class Xnor(BitShortcut):
+    """+1 where the bits are equal."""
+
+    name: ClassVar[str] = "xnor"
+    opcode: ClassVar[int] = 7
+    reference: ClassVar[str] = "edgetrain.reference.shortcut"
+
+
+@dataclass(frozen=True)
+class Or(BitShortcut):
+    """+1 where one of the bits is."""
+
+    name: ClassVar[str] = "or"
+    opcode: ClassVar[int] = 8
+    reference: ClassVar[str] = "edgetrain.reference.shortcut"
+
+
+def _shape(signal: Signal) -> str:
+    return f"{signal.height} x {signal.width} x {signal.channels}"
