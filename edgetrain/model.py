@@ -11,8 +11,10 @@ from typing import Any
 from edgetrain.errors import ModelError
 from edgetrain.ops import (
     OPS,
+    AvgPool,
     BatchNorm,
     Flatten,
+    GlobalAveragePool,
     Linear,
     MaxPool,
     Op,
@@ -65,7 +67,7 @@ class Block:
         """The bits that leave the block, as images."""
         signal = self.source
         for op in self.ops:
-            if isinstance(op, Flatten):
+            if isinstance(op, Flatten | GlobalAveragePool):
                 break
             signal = op.flow(signal)
         return signal
@@ -80,9 +82,9 @@ class Block:
 class Model:
     """Layers over an input of int8 features: a row, a sequence or an image of them.
 
-    The layers are blocks: Linear, Conv2d or Conv1d, MaxPool after a convolution or not, BatchNorm,
-    Sign, Xnor or Or or neither; then Linear, BatchNorm and the loss. Flatten leads from an image to
-    Linear.
+    The layers are blocks: Linear, Conv2d or Conv1d, MaxPool or AvgPool after a convolution or
+    neither, BatchNorm, Sign, Xnor or Or or neither; then Linear, BatchNorm and the loss. Flatten or
+    GlobalAveragePool leads from an image to Linear.
     """
 
     input_shape: tuple[int, int, int]
@@ -181,19 +183,23 @@ def _check_block(block: Block) -> None:
     """Raise ModelError unless the ops of a block follow one another as the engine runs them."""
     kinds = [type(op) for op in block.ops]
     tail = kinds[1:]
-    if kinds[0] is not Linear and tail[:1] == [MaxPool]:
+    if kinds[0] is not Linear and tail[:1] in ([MaxPool], [AvgPool]):
         tail = tail[1:]
     last = tail == [BatchNorm, SoftmaxCrossEntropy] and kinds[0] is Linear
-    if tail[-1:] == [Flatten]:
-        tail = tail[:-1]
-    if tail[-1:] in ([Xnor], [Or]):
-        tail = tail[:-1]
+    for optional in ((Flatten, GlobalAveragePool), (Xnor, Or)):
+        if tail[-1:] and tail[-1] in optional:
+            tail = tail[:-1]
     if not last and tail != [BatchNorm, Sign]:
         names = ", ".join(op.name for op in block.ops)
         raise ModelError(
-            f"layer {block.index} reads {names}: write linear or a convolution, max_pool after a "
+            f"layer {block.index} reads {names}: write linear or a convolution, a pool after a "
             f"convolution or not, batch_norm, then sign and xnor, or or neither or, at the end "
             f"after linear, softmax_cross_entropy"
+        )
+    if block.index and block.source.kind == "int8" and kinds[0] is not Linear:
+        raise ModelError(
+            f"{block.weights.name} cannot follow global_average_pool, which leaves one pixel: "
+            f"write linear"
         )
 
 

@@ -99,7 +99,9 @@ class Plan:
             if name.startswith(prefix)
         }
         below = block.index - 1
-        offsets["input"] = self.offset(f"layer{below}.sign" if block.index else "input")
+        # What a layer reads is the data, the bits below it or, as bytes, their sums over pixels.
+        read = "features" if block.source.kind == "int8" else "sign"
+        offsets["input"] = self.offset(f"layer{below}.{read}" if block.index else "input")
         offsets["input_gradient"] = (
             self.offset(f"layer{below}.output_gradient") if block.index else -1
         )

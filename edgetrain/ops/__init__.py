@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from edgetrain.ops.avg_pool import AvgPool
 from edgetrain.ops.batch_norm import BatchNorm
 from edgetrain.ops.conv import Conv1d, Conv2d
 from edgetrain.ops.flatten import Flatten
+from edgetrain.ops.global_average_pool import GlobalAveragePool
 from edgetrain.ops.linear import Linear
 from edgetrain.ops.max_pool import MaxPool
 from edgetrain.ops.op import Arithmetic, Branch, Context, Op, Signal, TensorRule
@@ -16,12 +18,14 @@ from edgetrain.ops.weights import WeightOp
 __all__ = [
     "OPS",
     "Arithmetic",
+    "AvgPool",
     "BatchNorm",
     "Branch",
     "Context",
     "Conv1d",
     "Conv2d",
     "Flatten",
+    "GlobalAveragePool",
     "Linear",
     "MaxPool",
     "Op",
@@ -42,11 +46,13 @@ OPS: dict[str, type[Op]] = {
         Conv2d,
         Conv1d,
         MaxPool,
+        AvgPool,
         BatchNorm,
         Sign,
         Xnor,
         Or,
         Flatten,
+        GlobalAveragePool,
         SoftmaxCrossEntropy,
     )
 }

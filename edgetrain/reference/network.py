@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetrain.model import Block, Model
-from edgetrain.ops import Linear, MaxPool, SoftmaxCrossEntropy
+from edgetrain.ops import Linear, SoftmaxCrossEntropy
 from edgetrain.ops.conv import Conv
+from edgetrain.ops.pool import Pool
+from edgetrain.reference.average_pool import spread, spread_windows, sum_pixels, sum_windows
 from edgetrain.reference.batch_norm import ChannelState, Statistics, gradient_codes
 from edgetrain.reference.convolution import ConvWeights
 from edgetrain.reference.flatten import flatten, unflatten
@@ -69,10 +71,22 @@ class Layer:
             self.weights = ConvWeights.initial(op, block.source, mode, seed=seed, layer=block.index)
         pool = block.ops[1]
         sums = op.flow(block.source)
-        self.window = pool.window(sums) if isinstance(pool, MaxPool) else None
+        self.window = pool.window(sums) if isinstance(pool, Pool) else None
+        self.takes_maxima = pool.name == "max_pool"
+        self.reads_averages = block.index > 0 and block.source.kind == "int8"
         self.hidden = not isinstance(block.ops[-1], SoftmaxCrossEntropy)
         self.shortcut = block.shortcut
         self.branch = block.index - block.shortcut.back if block.shortcut else None
+
+    def read(self, out: Integers) -> Integers:
+        """Return the images that the layer reads of those that leave the block below."""
+        if self.reads_averages:
+            return sum_pixels(out)
+        return out if self.source.pixels == out.shape[1] * out.shape[2] else flatten(out)
+
+    def unread(self, gradient: Integers, shape: tuple[int, ...]) -> Integers:
+        """Return the gradient of images of a shape that leave the block below."""
+        return spread(gradient, shape) if self.reads_averages else unflatten(gradient, shape)
 
     def forward(self, x: Integers) -> Integers:
         """Return the sums of x, (examples, height, width, outputs)."""
@@ -128,12 +142,13 @@ class ReferenceNetwork:
         self.traces = []
         for layer, channels in zip(self.layers, self.channels, strict=True):
             below = x.shape[1:]
-            if layer.source.pixels != x.shape[1] * x.shape[2]:
-                x = flatten(x)
+            x = layer.read(x)
             y, places = layer.forward(x), None
             sums = y.shape[1:]
-            if layer.window is not None:
+            if layer.window is not None and layer.takes_maxima:
                 y, places = max_pool(y, layer.window)
+            elif layer.window is not None:
+                y = sum_windows(y, layer.window)
             rows = y.reshape(-1, y.shape[3])
             statistics = channels.running() if momentum is None else Statistics.of(rows)
             if momentum is not None:
@@ -169,16 +184,16 @@ class ReferenceNetwork:
         key = derive(self.seed, settings.step, index, Purpose.GRADIENT_CODES)
         codes, unit = gradient_codes(rows, trace.signs, trace.statistics.inverse(), scale, key)
         trace.codes = codes
-        if trace.places is None or layer.window is None:
-            demand = codes.reshape(len(trace.x), *trace.sums)
-        else:
-            pooled = codes.reshape(trace.places.shape)
-            demand = unpool(pooled, trace.places, layer.window, trace.sums)
+        demand = codes.reshape(trace.out.shape)
+        if trace.places is not None and layer.window is not None:
+            demand = unpool(demand, trace.places, layer.window, trace.sums)
+        elif layer.window is not None:
+            demand = spread_windows(demand, layer.window, trace.sums)
         below, moves = layer.backward(demand, trace.x)
         update_key = derive(self.seed, settings.step, index, Purpose.WEIGHT_UPDATE)
         step = settings.scale_step if layer.weights.mode == "fsb" else settings.latent_step
         layer.weights.update(moves, update_key, step)
-        return unflatten(below, trace.below), unit
+        return layer.unread(below, trace.below), unit
 
     def _send(
         self, index: int, gradient: Integers, scale: np.float32, settings: StepSettings

@@ -11,7 +11,17 @@ import pytest
 from edgetrain.model import Model
 from edgetrain.models import har_cnn, mlp
 from edgetrain.models.stack import classifier, stage
-from edgetrain.ops import Conv2d, Or, Xnor
+from edgetrain.ops import (
+    AvgPool,
+    BatchNorm,
+    Conv2d,
+    GlobalAveragePool,
+    Linear,
+    Or,
+    Sign,
+    SoftmaxCrossEntropy,
+    Xnor,
+)
 from edgetrain.planner import Plan, plan
 
 NATIVE = Path(__file__).parents[2] / "edgetrain" / "native"
@@ -33,7 +43,8 @@ JOINED = Model(
         *stage(Conv2d(32, training="bnn")),
         *(*stage(Conv2d(32)), Xnor()),
         *(*stage(Conv2d(32)), Or(2)),
-        *classifier((), 5, "int8"),
+        *(Conv2d(64), AvgPool(), BatchNorm(), Sign(), GlobalAveragePool()),
+        *(Linear(5, "int8"), BatchNorm(), SoftmaxCrossEntropy()),
     ),
 )
 PLANS: dict[str, Plan] = {

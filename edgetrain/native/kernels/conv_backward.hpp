@@ -83,9 +83,13 @@ struct ConvBackward {
                      const std::uint8_t* bytes, std::uint8_t* corner) {
     const std::size_t depth = padded(shape.outputs);
     for (std::size_t at = 0; at < pool.window_height * pool.window_width; ++at) {
+      const std::size_t pixel = at / pool.window_width * shape.out_width + at % pool.window_width;
+      if (pool.average()) {
+        std::memcpy(corner + pixel * depth, bytes, lanes);
+        continue;
+      }
       const std::uint32_t low = (at & 1) != 0 ? pool.low[word] : ~pool.low[word];
       const std::uint32_t high = (at & 2) != 0 ? pool.high[word] : ~pool.high[word];
-      const std::size_t pixel = at / pool.window_width * shape.out_width + at % pool.window_width;
       Panel<Isa>::select_codes(low & high, bytes, corner + pixel * depth);
     }
   }

@@ -43,7 +43,9 @@ struct ConvForward {
       if (input.signs != nullptr) {
         correct_borders(shape, scratch.tap_sums, sums);
       }
-      if (pool.present()) {
+      if (pool.present() && pool.average()) {
+        sum_windows(shape, pool, sums, tile + example * pool.pixels() * lanes);
+      } else if (pool.present()) {
         take_maxima(shape, pool, example * pool.pixels(), sums, tile);
       }
     }
@@ -188,6 +190,24 @@ struct ConvForward {
           }
         }
       }
+    }
+  }
+
+  static void sum_windows(const ConvShape& shape, const Pool& pool, const std::int32_t* sums,
+                          std::int32_t* tile) {
+    for (std::size_t pixel = 0; pixel < pool.pixels(); ++pixel) {
+      const std::size_t top = pixel / pool.width * pool.window_height;
+      const std::size_t left = pixel % pool.width * pool.window_width;
+      std::int32_t total[lanes] = {};
+      for (std::size_t at = 0; at < pool.window_height * pool.window_width; ++at) {
+        const std::size_t row = top + at / pool.window_width;
+        const std::size_t column = left + at % pool.window_width;
+        const std::int32_t* value = sums + (row * shape.out_width + column) * lanes;
+        for (std::size_t lane = 0; lane < lanes; ++lane) {
+          total[lane] += value[lane];
+        }
+      }
+      std::memcpy(tile + pixel * lanes, total, sizeof total);
     }
   }
 

@@ -11,6 +11,16 @@ namespace {
 
 constexpr std::uint8_t initial_scale = 128;
 
+// The gradient of a sum over the pixels of an image is that of each pixel.
+void spread_rows(const GradientTarget& below, std::size_t count, std::size_t pixels) {
+  for (std::size_t example = 0; example < count; ++example) {
+    std::int32_t* first = below.rows + example * below.stride;
+    for (std::size_t pixel = 1; pixel < pixels; ++pixel) {
+      std::copy_n(first, lanes, first + pixel * lanes);
+    }
+  }
+}
+
 }  // namespace
 
 CodeUnit unit_of(const float* maxima, std::size_t tiles) {
@@ -124,6 +134,9 @@ void Engine::forward(const Block& block, std::size_t count, const double* moment
     forward_conv(block, count, momentum);
   } else {
     forward_linear(block, count, momentum);
+  }
+  if (block.averaged) {
+    sum_pixels(block, count);
   }
 }
 
@@ -282,10 +295,12 @@ void Engine::backward_linear(const Block& block, std::size_t count, const StepSe
   const Input input = input_of(linear);
   const Codes codes = {arena_.at<std::uint8_t>(linear.code_rows),
                        arena_.at<std::uint8_t>(linear.code_columns)};
-  // Above a flatten, a tile of inputs is a tile of channels of one pixel: its rows lie apart.
+  // Above a flatten, a tile of inputs is a tile of channels of one pixel: its rows lie apart. Above
+  // an average it is one of all pixels: the gradient of the first is copied to the others.
   const bool passes = linear.input_gradient != absent;
+  const bool averaged = passes && program_.blocks[linear.layer - 1].averaged;
   const std::size_t pixels = passes ? program_.blocks[linear.layer - 1].pixels() : 1;
-  const std::size_t words = tiles_of(linear.inputs) / pixels;
+  const std::size_t words = tiles_of(linear.inputs) / (averaged ? 1 : pixels);
   const UpdateStep update = {derive(seed_, settings.step, linear.layer, Purpose::weight_update),
                              settings.latent_step, settings.scale_step};
   const std::size_t input_panel = input_panel_bytes(program_.examples);
@@ -300,6 +315,9 @@ void Engine::backward_linear(const Block& block, std::size_t count, const StepSe
       below = {arena_.at<std::int32_t>(linear.input_gradient) + row * lanes, pixels * lanes};
     }
     kernels_.linear_backward(weights, input, codes, count, tile * lanes, scratch, below, update);
+    if (averaged) {
+      spread_rows(below, count, pixels);
+    }
   });
 }
 

@@ -53,7 +53,7 @@ void Engine::forward_conv(const Block& block, std::size_t count, const double* m
                                         reinterpret_cast<std::int32_t*>(base + layout.unpooled)};
     auto* tile = reinterpret_cast<std::int32_t*>(base + layout.tile);
     Pool pool = pool_of(block);
-    if (pool.present()) {
+    if (pool.present() && !pool.average()) {
       pool.low += tile_index;
       pool.high += tile_index;
     }
@@ -89,6 +89,29 @@ void Engine::backward_conv(const Block& block, std::size_t count, const StepSett
   });
 }
 
+// The sum of every channel's signs over an image, as a byte of data.
+void Engine::sum_pixels(const Block& block, std::size_t count) {
+  const std::size_t pixels = block.pixels();
+  const std::size_t words = tiles_of(block.norm.channels);
+  const auto* signs = arena_.at<std::uint32_t>(block.sign.sign);
+  auto* features = arena_.at<std::uint8_t>(block.features);
+  pool_.run(count, [&](std::size_t example, std::size_t) {
+    for (std::size_t word = 0; word < words; ++word) {
+      std::uint32_t ones[lanes] = {};
+      for (std::size_t pixel = 0; pixel < pixels; ++pixel) {
+        const std::uint32_t bits = signs[(example * pixels + pixel) * words + word];
+        for (std::uint32_t lane = 0; lane < lanes; ++lane) {
+          ones[lane] += (bits >> lane) & 1U;
+        }
+      }
+      for (std::size_t lane = 0; lane < lanes; ++lane) {
+        features[(example * words + word) * lanes + lane] =
+            static_cast<std::uint8_t>(2 * ones[lane] - pixels + std::size_t{data_zero});
+      }
+    }
+  });
+}
+
 ConvWeights Engine::weights_of(const ConvRecord& record) const {
   const bool scaled = record.mode == WeightMode::fsb;
   return {record.mode, record.shape, scaled ? nullptr : arena_.at<std::int8_t>(record.weights),
@@ -109,6 +132,15 @@ Pool Engine::pool_of(const Block& block) const {
   }
   const PoolRecord& record = block.pool;
   const std::size_t words = tiles_of(block.norm.channels);
+  if (record.average) {
+    return {record.window_height,
+            record.window_width,
+            record.height,
+            record.width,
+            words,
+            nullptr,
+            nullptr};
+  }
   auto* low = arena_.at<std::uint32_t>(record.argument);
   return {record.window_height,
           record.window_width,

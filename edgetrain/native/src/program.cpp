@@ -221,9 +221,10 @@ void check_conv(const Program& program, const Block& block) {
 }
 
 PoolRecord read_pool(Reader& reader, const ConvShape& shape) {
-  open_record(reader, Opcode::max_pool, 6);
   PoolRecord record{};
-  reader.within(shape.outputs, shape.outputs, "the channels of max pool");
+  record.average = reader.next_is(Opcode::average_pool);
+  open_record(reader, record.average ? Opcode::average_pool : Opcode::max_pool, 6);
+  reader.within(shape.outputs, shape.outputs, "the channels of a pool");
   record.window_height = reader.within(1, 2, "the height of a window");
   record.window_width = reader.within(1, 2, "the width of a window");
   record.height = reader.within(1, shape.out_height / record.window_height, "the pooled height");
@@ -247,10 +248,11 @@ void read_weights(Reader& reader, const Program& program, const Flow& flow, Bloc
     block.conv = read_conv(reader, index);
     const ConvShape& source = block.conv.source;
     const std::size_t pixels = source.height * source.width;
-    fitting = block.conv.signs_in == flow.signs &&
+    // Only the data are gathered into patches.
+    fitting = block.conv.signs_in == flow.signs && flow.signs == (index != 0) &&
               (flow.signs ? pixels == flow.pixels && source.channels == flow.channels
                           : pixels * source.channels == flow.channels);
-    block.pooled = reader.next_is(Opcode::max_pool);
+    block.pooled = reader.next_is(Opcode::max_pool) || reader.next_is(Opcode::average_pool);
     if (block.pooled) {
       block.pool = read_pool(reader, block.conv.shape);
     }
@@ -279,14 +281,14 @@ Block read_block(Reader& reader, const Program& program, std::size_t count) {
   Flow flow = {1, program.input_features, false};
   if (!program.blocks.empty()) {
     const Block& below = program.blocks.back();
-    flow = {below.pixels(), below.norm.channels, true};
+    flow = {below.averaged ? 1 : below.pixels(), below.norm.channels, !below.averaged};
   }
   block.last = program.blocks.size() + 1 == count;
   read_weights(reader, program, flow, block);
   const std::size_t rows = program.examples * block.pixels();
   if (block.convolutional) {
     check_conv(program, block);
-    if (block.pooled) {
+    if (block.pooled && !block.pool.average) {
       fits(program, block.pool.argument, 2 * rows * padded(block.conv.shape.outputs) / 8,
            "the arguments of max pool");
     }
@@ -384,6 +386,7 @@ Program parse_program(const std::int64_t* words, std::size_t count) {
       fits(program, block.sign.sign, bytes, "the signs");
       fits(program, block.sign.mask, bytes, "the mask");
       read_bit_shortcut(reader, program, block);
+      read_average(reader, program, block);
     }
     program.blocks.push_back(block);
   }

@@ -1,4 +1,5 @@
-// The shortcuts of a plan: what they read lies below, fits, and is read by few enough.
+// What may stand at the end of a block: shortcuts, which read what lies below, fits, and is read by
+// few enough, and averages.
 #include "reader.hpp"
 
 namespace edgetrain {
@@ -26,6 +27,22 @@ void read_bit_shortcut(Reader& reader, Program& program, Block& block) {
   }
   fits(program, record.codes, program.examples * block.pixels() * padded(channels) / 2,
        "the codes of a shortcut");
+}
+
+void read_average(Reader& reader, const Program& program, Block& block) {
+  if (!reader.next_is(Opcode::global_average_pool)) {
+    return;
+  }
+  open_record(reader, Opcode::global_average_pool, 2);
+  const std::size_t channels = block.norm.channels;
+  reader.within(channels, channels, "the channels of an average");
+  block.features = reader.offset_or_absent();
+  // So that every sum fits a signed byte.
+  if (block.pixels() >= static_cast<std::size_t>(data_zero)) {
+    refuse("an average has too many pixels");
+  }
+  fits(program, block.features, program.examples * padded(channels), "the averages");
+  block.averaged = true;
 }
 
 }  // namespace edgetrain

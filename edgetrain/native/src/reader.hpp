@@ -21,7 +21,9 @@ enum class Opcode : std::int64_t {
   convolution = 5,
   max_pool = 6,
   xnor = 7,
-  either = 8
+  either = 8,
+  average_pool = 9,
+  global_average_pool = 10
 };
 
 [[noreturn]] inline void refuse(const std::string& what) {
@@ -83,5 +85,7 @@ inline void open_record(Reader& reader, Opcode opcode, std::size_t length) {
 
 // Reads the xnor or or that may follow a sign.
 void read_bit_shortcut(Reader& reader, Program& program, Block& block);
+// Reads the average over an image that may end a block.
+void read_average(Reader& reader, const Program& program, Block& block);
 
 }  // namespace edgetrain

@@ -66,6 +66,7 @@ class Engine {
   void forward(const Block& block, std::size_t count, const double* momentum);
   void forward_linear(const Block& block, std::size_t count, const double* momentum);
   void forward_conv(const Block& block, std::size_t count, const double* momentum);
+  void sum_pixels(const Block& block, std::size_t count);
   void finish_tile(const Block& block, std::size_t rows, std::size_t first,
                    const std::int32_t* tile, const double* momentum);
   void write_logits(const Block& block, std::size_t count, std::size_t first,

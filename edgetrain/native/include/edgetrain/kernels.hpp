@@ -134,8 +134,8 @@ struct ConvWeights {
   Key signs;
 };
 
-// Maxima over windows of the sums, and which element of its window each was: two planes of bits.
-// A window of 0 x 0 pools nothing.
+// Maxima over windows of the sums, and which element of its window each was: two planes of bits;
+// or, where the planes are null, sums over windows. A window of 0 x 0 pools nothing.
 struct Pool {
   std::size_t window_height;
   std::size_t window_width;
@@ -146,6 +146,7 @@ struct Pool {
   std::uint32_t* high;
 
   bool present() const { return window_height != 0; }
+  bool average() const { return low == nullptr; }
   std::size_t pixels() const { return height * width; }
 };
 

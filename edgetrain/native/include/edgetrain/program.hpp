@@ -62,6 +62,8 @@ struct PoolRecord {
   std::size_t window_width;
   std::size_t height;
   std::size_t width;
+  // Whether a window is summed; if not, where its maximum was found is kept.
+  bool average;
   std::size_t argument;
 };
 
@@ -134,6 +136,9 @@ struct Block {
   ShortcutRecord shortcut;
   // How many codes of shortcuts meet in an element of the gradient of what leaves the block.
   std::size_t copies;
+  // Whether the layer above reads sums over all pixels, and where they lie.
+  bool averaged;
+  std::size_t features;
   bool last;
 
   // Rows that one example leaves behind: pixels after pooling.
