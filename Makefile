@@ -46,10 +46,13 @@ typecheck: $(VENV)/.dev
 	MYPYPATH=build/typecheck $(BIN)/mypy --strict -p edgetrain
 
 bench: $(VENV)/.dev
-	$(BIN)/edgetrain data fetch mnist fashion
+	$(BIN)/edgetrain data fetch mnist fashion cifar10
 	for network in mlp cnv binarynet har_cnn; do $(BIN)/edgetrain bench step $$network \
 		--against torch --json benchmarks/results/step_$$network.json || exit 1; done
+	for network in mlp cnv binarynet har_cnn; do $(BIN)/edgetrain bench roofline $$network \
+		--json benchmarks/results/roofline_$$network.json || exit 1; done
 	$(BIN)/python benchmarks/accuracy.py
+	$(BIN)/python benchmarks/accuracy_convolutions.py
 	$(BIN)/python benchmarks/federated_watch.py
 	$(BIN)/python benchmarks/memory_prediction.py
 

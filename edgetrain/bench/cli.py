@@ -13,18 +13,23 @@ from rich.table import Table
 
 from edgetrain.bench.measure import Request
 from edgetrain.bench.record import write_record
+from edgetrain.bench.roofline import Roofline
+from edgetrain.bench.roofline import roofline as measure_roofline
 from edgetrain.bench.step import Comparison, StepReport, compare
 from edgetrain.models import MODELS
+from edgetrain.options import ModeOption
 from edgetrain.sizes import format_size
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Measure a training step against a rival.", no_args_is_help=True)
+app = typer.Typer(
+    help="Measure a training step against a rival or the machine.", no_args_is_help=True
+)
 
 
 @app.callback()
 def bench() -> None:
-    """Measure a training step against a rival."""
+    """Measure a training step against a rival or the machine."""
 
 
 @app.command()
@@ -89,4 +94,50 @@ def step_table(report: StepReport) -> Table:
             "torch / ours", f"{report.ratio['step']:.1f}x", f"{report.ratio['peak']:.1f}x"
         )
     table.add_row("ours / planned", "", f"{report.ratio['planned']:.3f}")
+    return table
+
+
+@app.command()
+def roofline(  # noqa: PLR0917 - a command's options, given by name
+    network: Annotated[str, typer.Argument(help=f"The network: {', '.join(MODELS)}.")] = "mlp",
+    batch: Annotated[int, typer.Option(help="Examples a step.")] = 100,
+    threads: Annotated[int, typer.Option(help="Threads of the step and of the limits.")] = 1,
+    mode: ModeOption = "bnn",
+    seconds: Annotated[float, typer.Option(help="Seconds to measure.")] = 5.0,
+    json: Annotated[
+        str | None, typer.Option("--json", help="Write JSON there; - is standard output.")
+    ] = None,
+) -> None:
+    """Hold every layer of a training step against the processor's int8 and popcount limits."""
+    report = measure_roofline(network, batch, threads, mode, seconds)
+    if json == "-":
+        typer.echo(report.to_json())
+        return
+    if json is not None:
+        command = f"edgetrain bench roofline {network} --batch {batch} --threads {threads}"
+        write_record(Path(json), f"{command} --mode {mode}", asdict(report))
+    Console().print(roofline_table(report))
+
+
+def roofline_table(report: Roofline) -> Table:
+    """Return the report as a table."""
+    limits = report.limits
+    table = Table(
+        title=f"{report.network}, {report.mode}, batch {report.batch}, {report.threads} "
+        f"thread{'s' if report.threads > 1 else ''}, {report.isa}",
+        caption=f"the fastest of {report.steps} steps; limits, 10^9/s: "
+        f"int8 dot {limits.int8_dot / 1e9:.0f}, popcount {limits.popcount / 1e9:.0f}",
+    )
+    for name in ("layer", "", "phase"):
+        table.add_column(name)
+    for name in ("ms", "10^9/s", "limit", "share"):
+        table.add_column(name, justify="right")
+    for row in report.rows:
+        opening = row.phase == "forward"
+        named = (str(row.layer), row.op) if opening else ("", "")
+        figures = list[str]()
+        if row.limit and row.per_second and row.share:
+            figures = [f"{row.per_second / 1e9:.0f}", row.limit, f"{row.share:.0%}"]
+        table.add_row(*named, row.phase, f"{row.ms:.3f}", *figures)
+    table.add_row("", "", "whole step", f"{report.step_ms:.3f}", "", "", f"{report.share:.0%}")
     return table

@@ -110,10 +110,15 @@ VARIANTS: dict[str, Variant] = {
 """A name that starts with "compiled" needs a C++ compiler."""
 
 
-def make_step(model: nn.Module, variant: Variant, learning_rate: float = 1e-3) -> Step:
-    """Return step(x, y): forward, backward, Adam, clip, run as the variant says."""
+def make_step(
+    model: nn.Module, variant: Variant, optimizer: torch.optim.Optimizer | None = None
+) -> Step:
+    """Return step(x, y): forward, backward, Adam, clip, run as the variant says.
+
+    An optimizer that is given takes the place of the variant's; its rate may change between steps.
+    """
     weights = latents(model)
-    optimizer = adam(model, learning_rate, variant.optimizer)
+    optimizer = optimizer or adam(model, 1e-3, variant.optimizer)
 
     def loss(x: Tensor, y: Tensor) -> Tensor:
         return nn.functional.cross_entropy(model(x), y)

@@ -113,9 +113,13 @@ def float_mlp(widths: Sequence[int]) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def binary_network(model: Model) -> nn.Sequential:
-    """Return the binary network of the model's layers, every weight a sign."""
-    return module_chain([op.to_fields() for op in model.layers], model.input_shape)
+def binary_network(model: Model, *, keep_real: bool = False) -> nn.Sequential:
+    """Return the binary network of the model's layers, every weight a sign.
+
+    With keep_real, layers whose int8 latents are their weights have float32 weights, not signs.
+    """
+    fields = [op.to_fields() for op in model.layers]
+    return module_chain(fields, model.input_shape, keep_real=keep_real)
 
 
 def example_shape(model: Model) -> tuple[int, ...]:
@@ -126,7 +130,9 @@ def example_shape(model: Model) -> tuple[int, ...]:
     return (channels, height, width)
 
 
-def module_chain(layers: Sequence[Fields], shape: Shape) -> nn.Sequential:
+def module_chain(
+    layers: Sequence[Fields], shape: Shape, *, keep_real: bool = False
+) -> nn.Sequential:
     """Return the modules of some layers, given as their fields, over data of a shape.
 
     A sequence is an image of height 1, as torch's own conv1d has it; the loss makes no module.
@@ -135,9 +141,10 @@ def module_chain(layers: Sequence[Fields], shape: Shape) -> nn.Sequential:
     flat = layers[0]["op"] == "linear"
     for fields in layers:
         height, width, channels = shape
+        real = keep_real and fields.get("training") == "int8"
         match fields["op"]:
             case "conv1d" | "conv2d":
-                added, shape = convolution(fields, shape)
+                added, shape = convolution(fields, shape, nn.Conv2d if real else BinaryConv2d)
                 modules += added
             case "max_pool":
                 window = (1 if height == 1 else fields["size"], fields["size"])
@@ -148,7 +155,8 @@ def module_chain(layers: Sequence[Fields], shape: Shape) -> nn.Sequential:
                 shape, flat = (1, 1, height * width * channels), True
             case "linear":
                 modules += [] if flat else [nn.Flatten()]
-                modules.append(BinaryLinear(channels, fields["outputs"], bias=False))
+                kind = nn.Linear if real else BinaryLinear
+                modules.append(kind(channels, fields["outputs"], bias=False))
                 shape, flat = (1, 1, fields["outputs"]), True
             case "batch_norm":
                 modules.append((nn.BatchNorm1d if flat else nn.BatchNorm2d)(channels))
@@ -161,7 +169,9 @@ def module_chain(layers: Sequence[Fields], shape: Shape) -> nn.Sequential:
     return nn.Sequential(*modules)
 
 
-def convolution(fields: Fields, shape: Shape) -> tuple[list[nn.Module], Shape]:
+def convolution(
+    fields: Fields, shape: Shape, kind: type[nn.Conv2d] = BinaryConv2d
+) -> tuple[list[nn.Module], Shape]:
     """Return the modules of a convolution, and the shape that it gives.
 
     "same" is half the padding before, the odd one after; only then is it a module of its own.
@@ -182,5 +192,5 @@ def convolution(fields: Fields, shape: Shape) -> tuple[list[nn.Module], Shape]:
     if not even:
         modules.append(nn.ZeroPad2d((before[1], after[1], before[0], after[0])))
     padding = (before[0], before[1]) if even else (0, 0)
-    modules.append(BinaryConv2d(channels, fields["outputs"], kernel, stride, padding, bias=False))
+    modules.append(kind(channels, fields["outputs"], kernel, stride, padding, bias=False))
     return modules, (sizes[0], sizes[1], fields["outputs"])

@@ -26,6 +26,8 @@ constexpr Kernels make_table() {
       &NormKernels<Isa>::gradient_codes,
       &NormKernels<Isa>::decode_codes,
       &ShortcutKernels<Isa>::negate_unlike,
+      &Isa::dot,
+      &Isa::xnor,
   };
 }
 

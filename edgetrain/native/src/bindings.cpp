@@ -11,6 +11,7 @@
 
 #include "edgetrain/engine.hpp"
 #include "edgetrain/isa.hpp"
+#include "edgetrain/limits.hpp"
 #include "edgetrain/update_codec.hpp"
 
 namespace nb = nanobind;
@@ -74,6 +75,16 @@ class BoundEngine {
                                           nb::handle indices) {
     return run(features, is_signed, labels, indices,
                [&](const edgetrain::Examples& examples) { return engine_.evaluate(examples); });
+  }
+
+  // A step of no size, and the nanoseconds of every layer's phases as 64-bit numbers.
+  nb::bytes profile(nb::handle features, bool is_signed, nb::handle labels, nb::handle indices) {
+    edgetrain::Profile profile(engine_.program().blocks.size());
+    run(features, is_signed, labels, indices, [&](const edgetrain::Examples& examples) {
+      return engine_.train(examples, {0, 0, 0, 0.0, {0.0, 1.0, 1.0}}, profile);
+    });
+    const std::vector<std::uint64_t> times = profile.nanoseconds();
+    return nb::bytes(times.data(), times.size() * sizeof(std::uint64_t));
   }
 
   nb::bytes read(std::size_t offset, std::size_t bytes) const {
@@ -177,6 +188,12 @@ nb::bytes random_words(std::uint64_t seed, std::uint64_t step, std::uint64_t lay
   return nb::bytes(words.data(), words.size() * sizeof(std::uint32_t));
 }
 
+std::pair<double, double> limits(const std::string& isa, std::size_t threads) {
+  const nb::gil_scoped_release unlocked;
+  const edgetrain::Limits found = edgetrain::measure_limits(isa, threads);
+  return {found.dot, found.xnor};
+}
+
 }  // namespace
 
 NB_MODULE(_native, module) {
@@ -187,9 +204,11 @@ NB_MODULE(_native, module) {
            "step"_a, "latent_step"_a, "scale_step"_a, "statistics_momentum"_a,
            "shift_learning_rate"_a, "correction1"_a, "correction2"_a)
       .def("evaluate", &BoundEngine::evaluate, "features"_a, "is_signed"_a, "labels"_a, "indices"_a)
+      .def("profile", &BoundEngine::profile, "features"_a, "is_signed"_a, "labels"_a, "indices"_a)
       .def("read", &BoundEngine::read, "offset"_a, "bytes"_a)
       .def("write", &BoundEngine::write, "offset"_a, "data"_a)
       .def_prop_ro("isa", &BoundEngine::isa);
+  module.def("limits", &limits, "isa"_a, "threads"_a);
   module.def("luq4_encode", &luq4_encode, "before"_a, "after"_a, "key"_a);
   module.def("shuffled", &shuffled, "count"_a, "seed"_a, "epoch"_a);
   module.def("random_words", &random_words, "seed"_a, "step"_a, "layer"_a, "purpose"_a, "count"_a);

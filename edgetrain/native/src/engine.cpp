@@ -89,6 +89,7 @@ LossResult Engine::train(const Examples& examples, const StepSettings& settings)
   for (std::size_t index = program_.blocks.size(); index-- > 0;) {
     const Block& block = program_.blocks[index];
     scale = backward_norm(block, examples.count, scale, settings);
+    const Timer timer(profile_, index, Phase::gradients);
     if (block.convolutional) {
       backward_conv(block, examples.count, settings);
     } else {
@@ -96,6 +97,13 @@ LossResult Engine::train(const Examples& examples, const StepSettings& settings)
       backward_linear(block, examples.count, settings);
     }
   }
+  return result;
+}
+
+LossResult Engine::train(const Examples& examples, const StepSettings& settings, Profile& profile) {
+  profile_ = &profile;
+  const LossResult result = train(examples, settings);
+  profile_ = nullptr;
   return result;
 }
 
@@ -130,6 +138,7 @@ void Engine::load(const Examples& examples) {
 
 // Momentum is null where the running statistics judge, not those of the micro-batch.
 void Engine::forward(const Block& block, std::size_t count, const double* momentum) {
+  const Timer timer(profile_, block.layer(), Phase::forward);
   if (block.convolutional) {
     forward_conv(block, count, momentum);
   } else {
@@ -160,6 +169,7 @@ void Engine::forward_linear(const Block& block, std::size_t count, const double*
 
 void Engine::finish_tile(const Block& block, std::size_t count, std::size_t first,
                          const std::int32_t* tile, const double* momentum) {
+  const Timer timer(profile_, block.layer(), Phase::forward_norm);
   const BatchNormRecord& norm = block.norm;
   const std::size_t channels = std::min(lanes, norm.channels - first);
   auto* mean = arena_.at<float>(norm.mean) + first;
@@ -230,6 +240,7 @@ LossResult Engine::loss(std::size_t count) {
 // shifts, and returns the value of a code's unit.
 float Engine::backward_norm(const Block& block, std::size_t count, float scale,
                             const StepSettings& settings) {
+  const Timer timer(profile_, block.layer(), Phase::backward_norm);
   const std::size_t rows = count * block.pixels();
   scale = receive_gradients(block, rows, scale);
   if (block.shortcut.join != Join::none) {

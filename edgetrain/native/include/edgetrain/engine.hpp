@@ -10,6 +10,7 @@
 #include "edgetrain/channel_state.hpp"
 #include "edgetrain/kernels.hpp"
 #include "edgetrain/loss.hpp"
+#include "edgetrain/profile.hpp"
 #include "edgetrain/program.hpp"
 #include "edgetrain/thread_pool.hpp"
 
@@ -53,6 +54,8 @@ class Engine {
 
   // One step of training on one micro-batch. The caller has checked indices and labels.
   LossResult train(const Examples& examples, const StepSettings& settings);
+  // The same, and where its time went.
+  LossResult train(const Examples& examples, const StepSettings& settings, Profile& profile);
   LossResult evaluate(const Examples& examples);
 
   const Program& program() const { return program_; }
@@ -112,6 +115,7 @@ class Engine {
   ThreadPool pool_;
   // The value of a unit of the codes that each block's shortcut sent in this step.
   std::vector<float> sent_;
+  Profile* profile_ = nullptr;
 };
 
 }  // namespace edgetrain

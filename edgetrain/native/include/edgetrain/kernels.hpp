@@ -255,6 +255,16 @@ struct Kernels {
   // Negates the elements of gradient[count][32] for which the bits of a and of b differ.
   void (*negate_unlike)(const std::uint32_t* a, const std::uint32_t* b, std::size_t words,
                         std::size_t count, std::int32_t* gradient);
+
+  // The micro-kernels of all products, for whoever asks how fast they can be:
+  // out[count][32] = multiplier * (initial + rows * panel) (+ out).
+  void (*dot)(const ByteRows&, std::size_t count, const std::int8_t* panel, std::size_t quads,
+              const std::int32_t* initial, std::int32_t multiplier, bool accumulate,
+              std::int32_t* out, std::size_t out_stride);
+  // tile[count][32] = inputs - 2 * the bits that differ (+ tile).
+  void (*xnor)(const std::uint32_t* rows, std::size_t row_stride, std::size_t words,
+               std::size_t count, const std::uint32_t* panel, std::int32_t inputs, bool accumulate,
+               std::int32_t* tile);
 };
 
 }  // namespace edgetrain
