@@ -30,6 +30,11 @@ CHUNK_PIXELS = 256
 """Pixels of gradient that are multiplied at a time, unless one example has more."""
 ROW = 4 * LANES
 """Bytes of the sums of a tile's channels."""
+GROUP_CODES, GROUPS_OF_INDEX, MOST_LOOKUPS = 5, 3, 102
+"""Codes that share a table of sums, tables that share an index, sums that are sure to fit 16 bits:
+products by lookup, where an instruction set has them."""
+TABLE = 2 * LANES
+"""Bytes of a table, and of an index of 32 channels."""
 LINE = 64
 """Every part of a tile's scratch starts on a cache line."""
 
@@ -186,6 +191,7 @@ class Conv(WeightOp):
             TensorRule("codes", rows * padded(self.outputs) // 2, "backward"),
             TensorRule("forward_tile", threads * self._forward_tile(context), "forward"),
             TensorRule("backward_tile", threads * self._backward_tile(context), "backward"),
+            *self._sign_index(context),
         )
 
     def arithmetic(self, context: Context) -> Arithmetic:
@@ -226,6 +232,7 @@ class Conv(WeightOp):
             self._forward_tile(context),
             offsets["backward_tile"],
             self._backward_tile(context),
+            offsets.get("sign_index", -1),
         )
 
     def _planes(self, context: Context) -> int:
@@ -244,6 +251,15 @@ class Conv(WeightOp):
         return padded(panel, LINE) + padded(image, LINE) + unpooled + sums
 
     def _backward_tile(self, context: Context) -> int:
+        """Return the largest of the layouts that use it in turn."""
+        layouts = [self._product_parts(context)]
+        if context.source.kind == "bits" and _groups(context.examples) <= MOST_LOOKUPS:
+            layouts.append(self._lookup_weight_parts(context))
+        if self._can_look_up_input(context):
+            layouts.append(self._lookup_input_parts(context))
+        return max(sum(padded(part, LINE) for part in parts) for parts in layouts)
+
+    def _product_parts(self, context: Context) -> tuple[int, ...]:
         """Columns of codes, panel of x, gradient, two rows, codes, and for the input their image.
 
         The last two parts, the image and the panel of weights, give the gradient of the input.
@@ -251,13 +267,50 @@ class Conv(WeightOp):
         shape, depth = self.geometry(context.source), padded(self.outputs)
         chunk = max(1, min(context.examples, CHUNK_PIXELS // shape.pixels))
         columns = chunk * padded(shape.pixels, 4)
-        size = padded(columns * depth, LINE) + padded(columns * LANES, LINE)
-        size += (shape.taps * depth + 2) * ROW + padded(shape.pixels * depth, LINE)
+        gradient = shape.taps * depth * ROW
+        parts = (columns * depth, columns * LANES, gradient, 2 * ROW, shape.pixels * depth)
         if context.first:
-            return size
+            return parts
         height = shape.height + shape.kernel_height - 1
         image = height * (shape.width + shape.kernel_width - 1) * depth
-        return size + padded(image, LINE) + shape.taps * depth * LANES
+        return (*parts, image, shape.taps * depth * LANES)
+
+    def _lookup_weight_parts(self, context: Context) -> tuple[int, ...]:
+        """Columns of codes, tables of four outputs, indices of the rows of a kernel, gradient."""
+        shape = self.geometry(context.source)
+        tiles = padded(shape.channels) // LANES
+        columns = 2 * MOST_LOOKUPS * ROW
+        index = shape.kernel_height * shape.width * tiles * _indices(context.examples) * TABLE
+        return columns, 4 * MOST_LOOKUPS * TABLE, index, tiles * shape.taps * LANES * ROW
+
+    def _lookup_input_parts(self, context: Context) -> tuple[int, ...]:
+        """Codes, zeros to the end of the last group among them, and the tables of a row."""
+        shape, groups = self.geometry(context.source), _groups(self.outputs)
+        codes = shape.pixels * max(padded(self.outputs), GROUP_CODES * groups) + 1
+        return codes, (shape.width + shape.kernel_width - 1) * groups * TABLE
+
+    def _can_look_up_input(self, context: Context) -> bool:
+        signs = context.source.kind == "bits" and self.weight_mode(context.mode) == "bnn"
+        return signs and not context.first and self.stride == 1 and self.kernel > 1
+
+    def _sign_index(self, context: Context) -> tuple[TensorRule, ...]:
+        """The signs of the weights as indices, regrouped once a step."""
+        if not self._can_look_up_input(context):
+            return ()
+        shape = self.geometry(context.source)
+        tiles = padded(shape.channels) // LANES
+        size = tiles * shape.taps * _indices(self.outputs) * TABLE
+        return (TensorRule("sign_index", size, "backward"),)
+
+
+def _groups(codes: int) -> int:
+    """Return how many tables of sums stand for a number of codes."""
+    return -(-codes // GROUP_CODES)
+
+
+def _indices(codes: int) -> int:
+    """Return how many indices choose from their tables."""
+    return -(-_groups(codes) // GROUPS_OF_INDEX)
 
 
 @dataclass(frozen=True)

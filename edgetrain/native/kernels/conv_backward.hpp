@@ -1,5 +1,5 @@
-// Both gradients of a convolution for a tile of 32 input channels, and the update of its weights.
-// The gradient of the sums is unpooled and decoded one example at a time.
+// Both gradients of a convolution for a tile of 32 input channels, as products of bytes. The
+// gradient of the sums is unpooled and decoded one example at a time.
 #pragma once
 
 #include <algorithm>
@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "conv_codes.hpp"
+#include "conv_update.hpp"
 #include "conv_weights.hpp"
 #include "edgetrain/kernels.hpp"
 #include "panel.hpp"
@@ -16,10 +18,12 @@ namespace edgetrain {
 template <class Isa>
 struct ConvBackward {
   using Panels = ConvPanels<Isa>;
+  using Codes = ConvCodes<Isa>;
 
+  // The gradient[rows][32] of the input and the update of the weights; null leaves either out.
   static void run(const ConvWeights& weights, const Input& input, const ConvGradient& gradient,
                   std::size_t examples, std::size_t first, const ConvBackwardScratch& scratch,
-                  std::int32_t* input_gradient, const UpdateStep& step) {
+                  std::int32_t* input_gradient, const UpdateStep* step) {
     const ConvShape& shape = weights.shape;
     const std::size_t depth = padded(shape.outputs);
     const std::size_t quads = padded(shape.pixels(), 4) / 4;
@@ -30,7 +34,7 @@ struct ConvBackward {
     for (std::size_t begin = 0; begin < examples; begin += chunk) {
       const std::size_t count = std::min(chunk, examples - begin);
       for (std::size_t i = 0; i < count; ++i) {
-        decode(shape, gradient, begin + i, scratch.code_rows);
+        Codes::decode(shape, gradient, begin + i, depth, scratch.code_rows);
         interleave_rows(shape, scratch.code_rows, scratch.columns + i * quads * 4 * depth);
         if (input_gradient != nullptr) {
           place(shape, scratch.code_rows, scratch.code_image);
@@ -38,12 +42,12 @@ struct ConvBackward {
                          input_gradient + (begin + i) * shape.height * shape.width * lanes);
         }
       }
-      multiply_weights(shape, input, {begin, count}, first, scratch);
+      if (step != nullptr) {
+        multiply_weights(shape, input, {begin, count}, first, scratch);
+      }
     }
-    if (weights.mode == WeightMode::fsb) {
-      update_scales(weights, first, scratch.gradient, step);
-    } else {
-      update_latents(weights, first, scratch.gradient, step);
+    if (step != nullptr) {
+      ConvUpdate<Isa>::run(weights, {0, shape.outputs}, first, scratch.gradient, *step);
     }
   }
 
@@ -52,47 +56,6 @@ struct ConvBackward {
     std::size_t begin;
     std::size_t count;
   };
-
-  // rows[pixels][outputs] of bytes: the codes of one example where its maxima were.
-  static void decode(const ConvShape& shape, const ConvGradient& gradient, std::size_t example,
-                     std::uint8_t* rows) {
-    const std::size_t depth = padded(shape.outputs);
-    const Pool& pool = gradient.pool;
-    if (!pool.present()) {
-      const std::uint8_t* codes = gradient.codes + example * shape.pixels() * depth / 2;
-      for (std::size_t word = 0; word < shape.pixels() * depth / lanes; ++word) {
-        Isa::decode(codes + word * lanes / 2, rows + word * lanes);
-      }
-      return;
-    }
-    std::memset(rows, code_zero, shape.pixels() * depth);
-    for (std::size_t pixel = 0; pixel < pool.pixels(); ++pixel) {
-      const std::size_t row = example * pool.pixels() + pixel;
-      const std::size_t top = pixel / pool.width * pool.window_height;
-      const std::size_t left = pixel % pool.width * pool.window_width;
-      std::uint8_t* corner = rows + (top * shape.out_width + left) * depth;
-      for (std::size_t word = 0; word < pool.words; ++word) {
-        std::uint8_t bytes[lanes];
-        Isa::decode(gradient.codes + (row * depth + word * lanes) / 2, bytes);
-        unpool(shape, pool, row * pool.words + word, bytes, corner + word * lanes);
-      }
-    }
-  }
-
-  static void unpool(const ConvShape& shape, const Pool& pool, std::size_t word,
-                     const std::uint8_t* bytes, std::uint8_t* corner) {
-    const std::size_t depth = padded(shape.outputs);
-    for (std::size_t at = 0; at < pool.window_height * pool.window_width; ++at) {
-      const std::size_t pixel = at / pool.window_width * shape.out_width + at % pool.window_width;
-      if (pool.average()) {
-        std::memcpy(corner + pixel * depth, bytes, lanes);
-        continue;
-      }
-      const std::uint32_t low = (at & 1) != 0 ? pool.low[word] : ~pool.low[word];
-      const std::uint32_t high = (at & 2) != 0 ? pool.high[word] : ~pool.high[word];
-      Panel<Isa>::select_codes(low & high, bytes, corner + pixel * depth);
-    }
-  }
 
   // columns[pixels / 4][outputs][4 pixels], zero past the last pixel.
   static void interleave_rows(const ConvShape& shape, const std::uint8_t* rows,
@@ -223,50 +186,6 @@ struct ConvBackward {
       }
     }
     Isa::template interleave<ByteForm::centred>(values, lanes, panel);
-  }
-
-  static void update_latents(const ConvWeights& weights, std::size_t first,
-                             const std::int32_t* gradient, const UpdateStep& step) {
-    const ConvShape& shape = weights.shape;
-    const std::size_t taps = shape.taps();
-    const std::size_t depth = padded(shape.outputs);
-    const std::size_t valid = std::min(lanes, shape.channels - first);
-    for (std::size_t output = 0; output < shape.outputs; ++output) {
-      for (std::size_t tap = 0; tap < taps; ++tap) {
-        const std::size_t row = output * taps + tap;
-        std::int8_t* stored = weights.latent + row * shape.channels + first;
-        const auto index = static_cast<std::uint32_t>((row * padded(shape.channels) + first) / 4);
-        const std::int32_t* demand = gradient + (tap * depth + output) * lanes;
-        std::int8_t latents[lanes] = {};
-        std::memcpy(latents, stored, valid);
-        Isa::update_latents(latents, demand, step.key, index, step.latent_step);
-        std::memcpy(stored, latents, valid);
-      }
-    }
-  }
-
-  // The gradient of a scale is the sum of its taps' gradients, each times its fixed sign.
-  static void update_scales(const ConvWeights& weights, std::size_t first,
-                            const std::int32_t* gradient, const UpdateStep& step) {
-    const ConvShape& shape = weights.shape;
-    const std::size_t depth = padded(shape.outputs);
-    const std::size_t valid = std::min(lanes, shape.channels - first);
-    for (std::size_t output = 0; output < shape.outputs; ++output) {
-      std::int64_t sum[lanes] = {};
-      for (std::size_t tap = 0; tap < shape.taps(); ++tap) {
-        const std::uint32_t signs = Panels::fixed_signs(weights, output, tap, first);
-        const std::int32_t* demand = gradient + (tap * depth + output) * lanes;
-        for (std::uint32_t lane = 0; lane < lanes; ++lane) {
-          sum[lane] += ((signs >> lane) & 1U) != 0 ? demand[lane] : -demand[lane];
-        }
-      }
-      for (std::size_t lane = 0; lane < valid; ++lane) {
-        const auto index =
-            static_cast<std::uint32_t>(output * padded(shape.channels) + first + lane);
-        Panel<Isa>::update_scale(weights.scale[output * shape.channels + first + lane], sum[lane],
-                                 index, step);
-      }
-    }
   }
 };
 

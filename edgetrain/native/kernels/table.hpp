@@ -3,6 +3,7 @@
 
 #include "conv_backward.hpp"
 #include "conv_forward.hpp"
+#include "conv_lookup.hpp"
 #include "edgetrain/kernels.hpp"
 #include "linear.hpp"
 #include "norm.hpp"
@@ -12,13 +13,16 @@ namespace edgetrain {
 
 template <class Isa>
 constexpr Kernels make_table() {
-  return {
+  Kernels table = {
       Isa::name,
       &LinearKernels<Isa>::expand_signs,
       &LinearKernels<Isa>::forward,
       &LinearKernels<Isa>::backward,
       &ConvForward<Isa>::run,
       &ConvBackward<Isa>::run,
+      nullptr,
+      nullptr,
+      nullptr,
       &NormKernels<Isa>::sums,
       &NormKernels<Isa>::signs,
       &NormKernels<Isa>::gradient_sums,
@@ -29,6 +33,12 @@ constexpr Kernels make_table() {
       &Isa::dot,
       &Isa::xnor,
   };
+  if constexpr (Isa::has_lookup) {
+    table.lookup_index = &ConvLookup<Isa>::index;
+    table.lookup_input = &ConvLookup<Isa>::input;
+    table.lookup_weights = &ConvLookup<Isa>::weights;
+  }
+  return table;
 }
 
 }  // namespace edgetrain

@@ -64,16 +64,33 @@ void Engine::forward_conv(const Block& block, std::size_t count, const double* m
 
 void Engine::backward_conv(const Block& block, std::size_t count, const StepSettings& settings) {
   const ConvRecord& conv = block.conv;
-  const ConvShape& shape = conv.shape;
-  const ConvWeights weights = weights_of(conv);
-  const ConvBackwardLayout layout = backward_layout(block, program_.examples);
-  const Input input = input_of(conv);
   const ConvGradient gradient = {arena_.at<std::uint8_t>(conv.codes), pool_of(block)};
   const UpdateStep update = {derive(seed_, settings.step, conv.layer, Purpose::weight_update),
                              settings.latent_step, settings.scale_step};
-  const bool passes = conv.input_gradient != absent;
-  pool_.run(tiles_of(shape.channels), [&](std::size_t tile, std::size_t thread) {
-    auto* base = arena_.at<std::uint8_t>(conv.backward_tile + thread * conv.backward_tile_bytes);
+  const bool look_up = kernels_.lookup_input != nullptr;
+  const bool input = look_up && can_look_up_input(conv);
+  const bool weights = look_up && can_look_up_weights(conv, program_.examples);
+  // The weights must not move before the gradient of the input has read them.
+  if (input) {
+    look_up_input(conv, gradient, count);
+  }
+  const bool rest = conv.passes() && !input;
+  if (rest || !weights) {
+    multiply(conv, gradient, count, rest, weights ? nullptr : &update);
+  }
+  if (weights) {
+    look_up_weights(conv, gradient, count, update);
+  }
+}
+
+void Engine::multiply(const ConvRecord& conv, const ConvGradient& gradient, std::size_t count,
+                      bool passes, const UpdateStep* update) {
+  const ConvWeights weights = weights_of(conv);
+  const ConvBackwardLayout layout = backward_layout(conv, program_.examples);
+  const Input input = input_of(conv);
+  const std::size_t rows = program_.examples * conv.shape.height * conv.shape.width;
+  pool_.run(tiles_of(conv.shape.channels), [&](std::size_t tile, std::size_t thread) {
+    auto* base = backward_scratch(conv, thread);
     const ConvBackwardScratch scratch = {
         base,
         reinterpret_cast<std::int8_t*>(base + layout.input_panel),
@@ -82,11 +99,48 @@ void Engine::backward_conv(const Block& block, std::size_t count, const StepSett
         base + layout.code_rows,
         passes ? base + layout.code_image : nullptr,
         reinterpret_cast<std::int8_t*>(base + layout.weight_panel)};
-    const std::size_t rows = program_.examples * shape.height * shape.width;
     auto* below =
         passes ? arena_.at<std::int32_t>(conv.input_gradient) + tile * rows * lanes : nullptr;
     kernels_.conv_backward(weights, input, gradient, count, tile * lanes, scratch, below, update);
   });
+}
+
+void Engine::look_up_input(const ConvRecord& conv, const ConvGradient& gradient,
+                           std::size_t count) {
+  const ConvWeights weights = weights_of(conv);
+  const LookupInputLayout layout = lookup_input_layout(conv);
+  const std::size_t pixels = conv.shape.height * conv.shape.width;
+  auto* index = arena_.at<std::uint16_t>(conv.sign_index);
+  pool_.run(tiles_of(conv.shape.channels), [&](std::size_t tile, std::size_t) {
+    kernels_.lookup_index(weights, tile * lanes, index + tile * sign_index_tile(conv.shape));
+  });
+  pool_.run(count, [&](std::size_t example, std::size_t thread) {
+    auto* base = backward_scratch(conv, thread);
+    const LookupInputScratch scratch = {base,
+                                        reinterpret_cast<std::int16_t*>(base + layout.tables)};
+    kernels_.lookup_input(weights, gradient, example, index, scratch,
+                          arena_.at<std::int32_t>(conv.input_gradient) + example * pixels * lanes,
+                          program_.examples * pixels * lanes);
+  });
+}
+
+void Engine::look_up_weights(const ConvRecord& conv, const ConvGradient& gradient,
+                             std::size_t count, const UpdateStep& update) {
+  const ConvWeights weights = weights_of(conv);
+  const Input input = input_of(conv);
+  const LookupWeightLayout layout = lookup_weight_layout(conv, program_.examples);
+  pool_.run(tiles_of(conv.shape.outputs), [&](std::size_t tile, std::size_t thread) {
+    auto* base = backward_scratch(conv, thread);
+    const LookupWeightScratch scratch = {base,
+                                         reinterpret_cast<std::int16_t*>(base + layout.tables),
+                                         reinterpret_cast<std::uint16_t*>(base + layout.index),
+                                         reinterpret_cast<std::int32_t*>(base + layout.gradient)};
+    kernels_.lookup_weights(weights, input, gradient, count, tile * lanes, scratch, update);
+  });
+}
+
+std::uint8_t* Engine::backward_scratch(const ConvRecord& conv, std::size_t thread) const {
+  return arena_.at<std::uint8_t>(conv.backward_tile + thread * conv.backward_tile_bytes);
 }
 
 // The sum of every channel's signs over an image, as a byte of data.

@@ -125,7 +125,7 @@ LossRecord read_loss(Reader& reader, std::size_t channels) {
 }
 
 ConvRecord read_conv(Reader& reader, std::size_t layer) {
-  open_record(reader, Opcode::convolution, 22);
+  open_record(reader, Opcode::convolution, 23);
   ConvRecord record{};
   record.layer = reader.within(layer, layer, "the layer's number");
   record.mode = static_cast<WeightMode>(reader.within(0, 2, "the weight mode"));
@@ -150,6 +150,7 @@ ConvRecord read_conv(Reader& reader, std::size_t layer) {
   record.forward_tile_bytes = reader.within(0, largest_arena, "the forward tile");
   record.backward_tile = reader.offset_or_absent();
   record.backward_tile_bytes = reader.within(0, largest_arena, "the backward tile");
+  record.sign_index = reader.offset_or_absent();
   record.shape = shape;
   if (!record.signs_in) {
     record.shape = {shape.out_height,
@@ -174,6 +175,17 @@ void check_extent(std::size_t size, std::size_t out, std::size_t kernel, std::si
   if (reached <= pad || reached > size + pad + kernel - 1) {
     refuse("a convolution leaves its image");
   }
+}
+
+std::size_t backward_bytes(const ConvRecord& record, std::size_t examples) {
+  std::size_t bytes = backward_layout(record, examples).end;
+  if (can_look_up_weights(record, examples)) {
+    bytes = std::max(bytes, lookup_weight_layout(record, examples).end);
+  }
+  if (can_look_up_input(record)) {
+    bytes = std::max(bytes, lookup_input_layout(record).end);
+  }
+  return bytes;
 }
 
 void check_conv(const Program& program, const Block& block) {
@@ -211,8 +223,12 @@ void check_conv(const Program& program, const Block& block) {
   }
   fits(program, r.codes, examples * block.pixels() * padded(shape.outputs) / 2,
        "the gradient codes");
+  if (can_look_up_input(r)) {
+    fits(program, r.sign_index, tiles_of(shape.channels) * sign_index_tile(shape) * 2,
+         "the index of signs");
+  }
   if (r.forward_tile_bytes < forward_layout(block, examples).end ||
-      r.backward_tile_bytes < backward_layout(block, examples).end ||
+      r.backward_tile_bytes < backward_bytes(r, examples) ||
       r.forward_tile_bytes % alignment != 0 || r.backward_tile_bytes % alignment != 0) {
     refuse("a tile is too small");
   }
@@ -341,11 +357,10 @@ ConvForwardLayout forward_layout(const Block& block, std::size_t examples) {
   return layout;
 }
 
-ConvBackwardLayout backward_layout(const Block& block, std::size_t examples) {
-  const ConvShape& shape = block.conv.shape;
+ConvBackwardLayout backward_layout(const ConvRecord& record, std::size_t examples) {
+  const ConvShape& shape = record.shape;
   const std::size_t depth = padded(shape.outputs);
   const std::size_t chunk = chunk_examples(examples, shape.pixels()) * padded(shape.pixels(), 4);
-  const bool passes = block.conv.input_gradient != absent;
   ConvBackwardLayout layout{};
   layout.input_panel = padded(chunk * depth, alignment);
   layout.gradient = layout.input_panel + padded(chunk * lanes, alignment);
@@ -353,9 +368,43 @@ ConvBackwardLayout backward_layout(const Block& block, std::size_t examples) {
   layout.code_rows = layout.initial + 2 * lanes * sizeof(std::int32_t);
   layout.code_image = layout.code_rows + padded(shape.pixels() * depth, alignment);
   const std::size_t image = shape.code_height() * shape.code_width() * depth;
-  layout.weight_panel = layout.code_image + (passes ? padded(image, alignment) : 0);
-  layout.end = layout.weight_panel + (passes ? shape.taps() * depth * lanes : 0);
+  layout.weight_panel = layout.code_image + (record.passes() ? padded(image, alignment) : 0);
+  layout.end = layout.weight_panel + (record.passes() ? shape.taps() * depth * lanes : 0);
   return layout;
+}
+
+LookupWeightLayout lookup_weight_layout(const ConvRecord& record, std::size_t examples) {
+  const ConvShape& shape = record.shape;
+  const std::size_t tiles = tiles_of(shape.channels);
+  constexpr std::size_t table = lanes * sizeof(std::int16_t);
+  LookupWeightLayout layout{};
+  layout.tables = lookup_column_bytes;
+  layout.index = layout.tables + 4 * most_lookups * table;
+  layout.gradient = layout.index + shape.kernel_height * shape.width * tiles *
+                                       indices_of(groups_of(examples)) * table;
+  layout.end = layout.gradient + tiles * shape.taps() * lanes * lanes * sizeof(std::int32_t);
+  return layout;
+}
+
+LookupInputLayout lookup_input_layout(const ConvRecord& record) {
+  const ConvShape& shape = record.shape;
+  LookupInputLayout layout{};
+  layout.tables = padded(shape.pixels() * code_stride(shape.outputs) + 1, alignment);
+  layout.end = layout.tables + shape.code_width() * groups_of(shape.outputs) * lanes * 2;
+  return layout;
+}
+
+bool can_look_up_weights(const ConvRecord& record, std::size_t examples) {
+  return record.signs_in && groups_of(examples) <= most_lookups;
+}
+
+bool can_look_up_input(const ConvRecord& record) {
+  return record.passes() && record.signs_in && record.mode == WeightMode::bnn &&
+         record.shape.stride == 1 && record.shape.kernel_width > 1;
+}
+
+std::size_t sign_index_tile(const ConvShape& shape) {
+  return shape.taps() * indices_of(groups_of(shape.outputs)) * lanes;
 }
 
 Program parse_program(const std::int64_t* words, std::size_t count) {

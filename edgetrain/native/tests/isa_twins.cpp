@@ -1,5 +1,6 @@
 // Every micro-kernel of every instruction set that this processor runs, against its portable twin
 // on random inputs. Prints a digest of the twin's results: two machines must print the same.
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -7,6 +8,7 @@
 #include <vector>
 
 #include "edgetrain/isa.hpp"
+#include "isa/portable_lookup.hpp"
 #include "micro_kernels.hpp"
 
 namespace edgetrain {
@@ -200,6 +202,65 @@ void compare_bytes(const MicroKernels& twin, const MicroKernels& isa, Random& ra
   comparison.equal("decode", expected, result);
 }
 
+void compare_tables(const LookupKernels& isa, Random& random, Comparison& comparison) {
+  std::uint8_t codes[group_codes + 1];
+  for (std::uint8_t& code : codes) {
+    code = code_bytes[random.next() % 16];
+  }
+  std::vector<std::int16_t> expected(lanes);
+  auto result = expected;
+  PortableLookup::sum_table(codes, codes + 4, expected.data());
+  isa.sum_table(codes, codes + 4, result.data());
+  comparison.equal("sum_table", expected, result);
+
+  constexpr std::size_t most = groups_of_index * group_codes;
+  const std::size_t count = 1 + random.next() % most;
+  std::uint32_t places[most];
+  for (std::uint32_t& place : places) {
+    place = random.next() % 5 == 0 ? no_place : random.next() % 20;
+  }
+  const std::size_t stride = 1 + random.next() % 4;
+  const auto words = random.values<std::uint32_t>(20 * stride);
+  std::vector<std::uint16_t> expected_index(lanes);
+  auto index = expected_index;
+  PortableLookup::gather_bits(words.data(), stride, places, count, expected_index.data());
+  isa.gather_bits(words.data(), stride, places, count, index.data());
+  comparison.equal("gather_bits", expected_index, index);
+}
+
+// Tables as large as they come: so many of them just fit the sums of 16 bits.
+void compare_lookups(const LookupKernels& isa, Random& random, Comparison& comparison) {
+  constexpr std::int16_t largest = group_codes * code_zero;
+  for (const std::size_t count : counts) {
+    const std::size_t groups = 1 + random.next() % (most_lookups / 3);
+    const std::size_t pixels = std::min(count, most_lookups / groups);
+    const std::size_t tiles = 1 + random.next() % 5;
+    std::vector<std::int16_t> tables((count + 4) * groups * lanes * 4);
+    for (std::int16_t& sum : tables) {
+      sum = random.next() % 4 != 0
+                ? largest
+                : static_cast<std::int16_t>(random.next() % (2 * largest + 1) - largest);
+    }
+    const std::size_t indices = indices_of(groups) * lanes;
+    const auto index = random.values<std::uint16_t>((count + 4) * tiles * indices);
+    const std::size_t out_rows = std::max(count, 4 * tiles) + 1;
+    std::vector<std::int32_t> expected(out_rows * lanes, 5);
+    auto result = expected;
+    for (const std::size_t taps : {2, 3}) {
+      const LookupTables given = {tables.data(), groups * lanes, groups};
+      PortableLookup::lookup_pixels(given, count, index.data(), indices, taps, expected.data());
+      isa.lookup_pixels(given, count, index.data(), indices, taps, result.data());
+      comparison.equal("lookup_pixels", expected, result);
+    }
+    const LookupTables given = {tables.data(), pixels * groups * lanes, groups};
+    PortableLookup::lookup_outputs(given, pixels, index.data(), tiles * indices, tiles, indices,
+                                   expected.data(), 4 * lanes);
+    isa.lookup_outputs(given, pixels, index.data(), tiles * indices, tiles, indices, result.data(),
+                       4 * lanes);
+    comparison.equal("lookup_outputs", expected, result);
+  }
+}
+
 std::vector<const MicroKernels*> built() {
   std::vector<const MicroKernels*> all = {&micro_kernels<Portable>()};
 #if defined(__x86_64__)
@@ -214,6 +275,11 @@ std::vector<const MicroKernels*> built() {
 
 void compare(const MicroKernels& isa) {
   const MicroKernels& twin = micro_kernels<Portable>();
+  // Where there is no lookup the twin stands in, so that every digest covers the same.
+  constexpr LookupKernels twin_lookup = {&PortableLookup::sum_table, &PortableLookup::gather_bits,
+                                         &PortableLookup::lookup_pixels,
+                                         &PortableLookup::lookup_outputs};
+  const LookupKernels& lookup = isa.lookup != nullptr ? *isa.lookup : twin_lookup;
   Random random;
   Comparison comparison(isa.name);
   compare_extreme_dot(twin, isa, comparison);
@@ -224,7 +290,9 @@ void compare(const MicroKernels& isa) {
       compare_words(twin, isa, random, comparison);
       compare_layouts(twin, isa, random, comparison);
       compare_bytes(twin, isa, random, comparison);
+      compare_tables(lookup, random, comparison);
     }
+    compare_lookups(lookup, random, comparison);
   }
   comparison.report();
 }

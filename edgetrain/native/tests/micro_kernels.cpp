@@ -5,9 +5,25 @@
 
 namespace edgetrain {
 
+namespace {
+
+template <class Isa>
+const LookupKernels* lookup_kernels() {
+  if constexpr (Isa::has_lookup) {
+    using Lookup = typename Isa::Lookup;
+    static constexpr LookupKernels table = {&Lookup::sum_table, &Lookup::gather_bits,
+                                            &Lookup::lookup_pixels, &Lookup::lookup_outputs};
+    return &table;
+  } else {
+    return nullptr;
+  }
+}
+
+}  // namespace
+
 template <>
 const MicroKernels& micro_kernels<ISA>() {
-  static constexpr MicroKernels table = {
+  static const MicroKernels table = {
       ISA::name,
       &ISA::sign_word,
       &ISA::at_least,
@@ -19,6 +35,7 @@ const MicroKernels& micro_kernels<ISA>() {
        &ISA::transpose<ByteForm::centred>},
       &ISA::update_latents,
       &ISA::decode,
+      lookup_kernels<ISA>(),
   };
   return table;
 }

@@ -9,6 +9,17 @@
 
 namespace edgetrain {
 
+// Products by table lookup.
+struct LookupKernels {
+  void (*sum_table)(const std::uint8_t*, const std::uint8_t*, std::int16_t*);
+  void (*gather_bits)(const std::uint32_t*, std::size_t, const std::uint32_t*, std::size_t,
+                      std::uint16_t*);
+  void (*lookup_pixels)(const LookupTables&, std::size_t, const std::uint16_t*, std::size_t,
+                        std::size_t, std::int32_t*);
+  void (*lookup_outputs)(const LookupTables&, std::size_t, const std::uint16_t*, std::size_t,
+                         std::size_t, std::size_t, std::int32_t*, std::size_t);
+};
+
 struct MicroKernels {
   const char* name;
   std::uint32_t (*sign_word)(const std::int8_t*);
@@ -22,6 +33,8 @@ struct MicroKernels {
   void (*transpose[3])(const std::int8_t*, std::size_t, std::int8_t*);
   void (*update_latents)(std::int8_t*, const std::int32_t*, Key, std::uint32_t, std::uint32_t);
   void (*decode)(const std::uint8_t*, std::uint8_t*);
+  // Null where the instruction set has no lookup.
+  const LookupKernels* lookup;
 };
 
 struct Portable;

@@ -1,7 +1,7 @@
 // A few steps of whole plans on every instruction set that this processor runs: each must leave the
-// same bytes in the whole arena. Prints their digest, which two machines must share.
+// same trained state. Prints its digest, which two machines must share.
 //
-//   same_steps PLAN...                (of one thread each: two share scratch by chance)
+//   same_steps PLAN...
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
@@ -39,13 +39,43 @@ class Digest {
     std::memcpy(&bits, &value, sizeof bits);
     add(bits);
   }
+  void add(const std::uint8_t* bytes, std::size_t count) {
+    for (std::size_t i = 0; i < count; ++i) {
+      add(std::uint64_t{bytes[i]});
+    }
+  }
   std::uint64_t value() const { return state_; }
 
  private:
   std::uint64_t state_ = 0xCBF29CE484222325U;
 };
 
-// The digest of the losses, and of the arena after every step.
+std::size_t weight_bytes(const edgetrain::Block& block) {
+  if (block.convolutional) {
+    const edgetrain::ConvShape& shape = block.conv.shape;
+    const bool scaled = block.conv.mode == edgetrain::WeightMode::fsb;
+    return shape.outputs * shape.channels * (scaled ? 1 : shape.taps());
+  }
+  const edgetrain::LinearRecord& linear = block.linear;
+  const bool scaled = linear.mode == edgetrain::WeightMode::fsb;
+  return linear.outputs *
+         (scaled ? (linear.inputs + linear.group - 1) / linear.group : linear.inputs);
+}
+
+// Weights, and what the norms have learnt. Scratch is left out: each set uses its own.
+void add_state(const edgetrain::Program& program, const edgetrain::Arena& arena, Digest& digest) {
+  for (const edgetrain::Block& block : program.blocks) {
+    const std::size_t weights = block.convolutional ? block.conv.weights : block.linear.weights;
+    digest.add(arena.at<std::uint8_t>(weights), weight_bytes(block));
+    const edgetrain::BatchNormRecord& norm = block.norm;
+    for (const std::size_t state :
+         {norm.shift, norm.moment1, norm.moment2, norm.mean, norm.deviation}) {
+      digest.add(arena.at<std::uint8_t>(state), norm.channels * sizeof(float));
+    }
+  }
+}
+
+// The digest of the losses, and of the state after every step.
 std::uint64_t run(const Words& plan, const std::string& isa) {
   const edgetrain::Program program = edgetrain::parse_program(plan.data(), plan.size());
   edgetrain::Engine engine(program, 7, isa);
@@ -68,10 +98,7 @@ std::uint64_t run(const Words& plan, const std::string& isa) {
                                           count};
     digest.add(engine.train(examples, {step, 900, 700, 0.5, {0.01, 0.1, 0.001}}).loss_sum);
     digest.add(engine.evaluate(examples).loss_sum);
-    const edgetrain::Arena& arena = engine.arena();
-    for (std::size_t i = 0; i < arena.bytes(); ++i) {
-      digest.add(std::uint64_t{*arena.at<std::uint8_t>(i)});
-    }
+    add_state(program, engine.arena(), digest);
   }
   return digest.value();
 }

@@ -80,6 +80,12 @@ class Engine {
   void decode_codes(const Block& block, std::size_t count);
   void backward_linear(const Block& block, std::size_t count, const StepSettings& settings);
   void backward_conv(const Block& block, std::size_t count, const StepSettings& settings);
+  void multiply(const ConvRecord& conv, const ConvGradient& gradient, std::size_t count,
+                bool passes, const UpdateStep* update);
+  void look_up_input(const ConvRecord& conv, const ConvGradient& gradient, std::size_t count);
+  void look_up_weights(const ConvRecord& conv, const ConvGradient& gradient, std::size_t count,
+                       const UpdateStep& update);
+  std::uint8_t* backward_scratch(const ConvRecord& conv, std::size_t thread) const;
   void join_signs(const Block& block, std::size_t rows, std::size_t first);
   void send_gradient(const Block& block, std::size_t rows, float scale,
                      const StepSettings& settings);

@@ -32,6 +32,36 @@ constexpr std::size_t padded(std::size_t count, std::size_t multiple = lanes) {
 
 constexpr std::size_t tiles_of(std::size_t channels) { return padded(channels) / lanes; }
 
+// Products by table lookup. A table has 32 sums of five codes; an index of 16 bits has the signs
+// for three of them; so many sums are sure to fit 16 bits.
+constexpr std::size_t group_codes = 5;
+constexpr std::size_t groups_of_index = 3;
+constexpr std::size_t most_lookups = 102;
+// An element of an index that stands for nothing.
+constexpr std::uint32_t no_place = ~0U;
+
+constexpr std::size_t groups_of(std::size_t codes) {
+  return (codes + group_codes - 1) / group_codes;
+}
+constexpr std::size_t indices_of(std::size_t groups) {
+  return (groups + groups_of_index - 1) / groups_of_index;
+}
+
+// Bytes of a pixel's codes, zeros to the end of the last group among them.
+constexpr std::size_t code_stride(std::size_t outputs) {
+  return padded(outputs) > groups_of(outputs) * group_codes ? padded(outputs)
+                                                            : groups_of(outputs) * group_codes;
+}
+// Quads of examples, for 32 outputs, of as many pixels as fit most_lookups.
+constexpr std::size_t lookup_column_bytes = 2 * most_lookups * 4 * lanes;
+
+// Tables of `groups` groups beside one another, the next of their kind `stride` elements away.
+struct LookupTables {
+  const std::int16_t* data;
+  std::size_t stride;
+  std::size_t groups;
+};
+
 enum class WeightMode : std::int64_t { bnn = 0, fsb = 1, int8 = 2 };
 
 // An fsb weight, a scale of 8 bits with a sign, is 2 * plane 0 + plane 1.
@@ -175,6 +205,18 @@ struct ConvBackwardScratch {
   std::int8_t* weight_panel;
 };
 
+struct LookupWeightScratch {
+  std::uint8_t* columns;
+  std::int16_t* tables;
+  std::uint16_t* index;
+  std::int32_t* gradient;
+};
+
+struct LookupInputScratch {
+  std::uint8_t* code_rows;
+  std::int16_t* tables;
+};
+
 // Examples whose pixels are multiplied at a time in the gradient of the weights.
 constexpr std::size_t chunk_examples(std::size_t examples, std::size_t pixels) {
   constexpr std::size_t chunk_pixels = 256;
@@ -232,10 +274,23 @@ struct Kernels {
   // The same of a convolution: tile[rows][32] of 32 outputs from `first`, pooled where asked.
   void (*conv_forward)(const ConvWeights&, const Input&, std::size_t examples, std::size_t first,
                        const ConvForwardScratch&, const Pool&, std::int32_t* tile);
-  // For 32 input channels from `first`: their gradient[rows][32], if wanted, then the update.
+  // For 32 input channels from `first`: their gradient[rows][32] and the update of their weights,
+  // either left out where it is null.
   void (*conv_backward)(const ConvWeights&, const Input&, const ConvGradient&, std::size_t examples,
                         std::size_t first, const ConvBackwardScratch&, std::int32_t* input_gradient,
-                        const UpdateStep&);
+                        const UpdateStep*);
+
+  // The same by table lookup, where signs meet codes; null where an instruction set has none.
+  // The signs of the weights of 32 input channels from `first`: index[taps][indices][32].
+  void (*lookup_index)(const ConvWeights&, std::size_t first, std::uint16_t* index);
+  // For one example: its gradient[tiles][pixels][32], the tiles `tile_stride` apart.
+  void (*lookup_input)(const ConvWeights&, const ConvGradient&, std::size_t example,
+                       const std::uint16_t* index, const LookupInputScratch&,
+                       std::int32_t* input_gradient, std::size_t tile_stride);
+  // For 32 outputs from `first`: the update of their weights.
+  void (*lookup_weights)(const ConvWeights&, const Input&, const ConvGradient&,
+                         std::size_t examples, std::size_t first, const LookupWeightScratch&,
+                         const UpdateStep&);
 
   // The deviation is the sum of |count y - sum|.
   void (*tile_sums)(const std::int32_t* tile, std::size_t count, TileSums& sums);

@@ -55,6 +55,10 @@ struct ConvRecord {
   std::size_t forward_tile_bytes;
   std::size_t backward_tile;
   std::size_t backward_tile_bytes;
+  // The weights' signs as indices; absent where no gradient of the input can be looked up.
+  std::size_t sign_index;
+
+  bool passes() const { return input_gradient != absent; }
 };
 
 struct PoolRecord {
@@ -83,6 +87,17 @@ struct ConvBackwardLayout {
   std::size_t code_rows;
   std::size_t code_image;
   std::size_t weight_panel;
+  std::size_t end;
+};
+// The same scratch where gradients are looked up, one after the other.
+struct LookupWeightLayout {
+  std::size_t tables;
+  std::size_t index;
+  std::size_t gradient;
+  std::size_t end;
+};
+struct LookupInputLayout {
+  std::size_t tables;
   std::size_t end;
 };
 
@@ -154,7 +169,13 @@ constexpr std::int32_t largest_entry = 1 << 20;
 constexpr std::size_t most_copies = 7;
 
 ConvForwardLayout forward_layout(const Block& block, std::size_t examples);
-ConvBackwardLayout backward_layout(const Block& block, std::size_t examples);
+ConvBackwardLayout backward_layout(const ConvRecord& record, std::size_t examples);
+LookupWeightLayout lookup_weight_layout(const ConvRecord& record, std::size_t examples);
+LookupInputLayout lookup_input_layout(const ConvRecord& record);
+// Whether lookup can take the place of products, where an instruction set has it.
+bool can_look_up_weights(const ConvRecord& record, std::size_t examples);
+bool can_look_up_input(const ConvRecord& record);
+std::size_t sign_index_tile(const ConvShape& shape);
 
 struct Program {
   std::size_t examples;

@@ -15,6 +15,7 @@ namespace edgetrain {
 
 struct Avx2 : Bytes256<Avx2> {
   static constexpr const char* name = "avx2";
+  static constexpr bool has_lookup = false;
 
   static std::uint32_t sign_word(const std::int8_t* latents) {
     return ~static_cast<std::uint32_t>(_mm256_movemask_epi8(load(latents)));

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "avx512_lookup.hpp"
 #include "bytes256.hpp"
 #include "edgetrain/kernels.hpp"
 
@@ -14,6 +15,8 @@ namespace edgetrain {
 
 struct Avx512 : Bytes256<Avx512> {
   static constexpr const char* name = "avx512";
+  static constexpr bool has_lookup = true;
+  using Lookup = Avx512Lookup;
 
   static std::uint32_t sign_word(const std::int8_t* latents) {
     return ~static_cast<std::uint32_t>(

@@ -314,6 +314,7 @@ struct WidenedProduct {
 
 struct Neon : NeonKernels<WidenedProduct> {
   static constexpr const char* name = "neon";
+  static constexpr bool has_lookup = false;
 };
 
 }  // namespace edgetrain

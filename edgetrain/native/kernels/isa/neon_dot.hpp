@@ -21,6 +21,7 @@ struct DotProduct {
 
 struct NeonDot : NeonKernels<DotProduct> {
   static constexpr const char* name = "neon_dot";
+  static constexpr bool has_lookup = false;
 };
 
 }  // namespace edgetrain

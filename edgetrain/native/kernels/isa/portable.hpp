@@ -11,6 +11,7 @@ namespace edgetrain {
 
 struct Portable {
   static constexpr const char* name = "portable";
+  static constexpr bool has_lookup = false;
 
   // Signs of 32 latents: bit i is set where latent i is not negative.
   static std::uint32_t sign_word(const std::int8_t* latents) {
