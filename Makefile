@@ -7,7 +7,7 @@ NATIVE := $(shell find edgetrain/native -type f) CMakeLists.txt pyproject.toml c
 CXX_FILES := $(shell find edgetrain/native -name '*.hpp' -o -name '*.cpp')
 
 .DELETE_ON_ERROR:
-.PHONY: setup simulate test arm-test lint typecheck bench clean
+.PHONY: setup simulate test arm-test fuzz lint typecheck bench clean
 
 setup: $(VENV)/.fleet
 
@@ -32,6 +32,13 @@ test: $(VENV)/.dev
 arm-test: $(VENV)/.dev
 	command -v aarch64-linux-gnu-g++ && command -v qemu-aarch64-static
 	$(BIN)/python -m pytest tests/kernels/test_arm.py
+
+# Damaged payloads for as long as wanted; the seed that it prints draws the same ones again.
+fuzz: EXAMPLES ?= 20000
+fuzz: SEED := $(or $(SEED),$(shell date +%s))
+fuzz: $(VENV)/.dev
+	@echo make fuzz EXAMPLES=$(EXAMPLES) SEED=$(SEED)
+	FUZZ_EXAMPLES=$(EXAMPLES) FUZZ_SEED=$(SEED) $(BIN)/python -m pytest -x tests/unit/test_fuzz.py
 
 lint: $(VENV)/.dev typecheck
 	$(BIN)/ruff check .

@@ -21,11 +21,19 @@ from edgetrain.errors import PayloadError
 from edgetrain.model import Model
 from edgetrain.tensorfile import Tensor
 
-__all__ = ["STATISTICS", "Schema", "check_state", "check_tensors", "state_schema"]
+__all__ = [
+    "STATISTICS",
+    "Schema",
+    "check_state",
+    "check_tensors",
+    "moment_schema",
+    "state_schema",
+]
 
 Schema = dict[str, tuple[str, tuple[int, ...]]]
 """Tensor name -> (dtype, shape)."""
 
+MOMENTS = ("moment1", "moment2")
 STATISTICS = ("shift", "mean", "deviation")
 """float32 a channel: what a layer's normalisation has learnt."""
 
@@ -43,6 +51,15 @@ def state_schema(model: Model, mode: str) -> Schema:
         for name in STATISTICS:
             schema[f"{layer}.{name}"] = ("F32", (weights.outputs,))
     return schema
+
+
+def moment_schema(model: Model) -> Schema:
+    """Return the tensors that optimisers keep beside the state: of shifts, two moments each."""
+    return {
+        f"layer{block.index}.{name}": ("F32", (block.weights.outputs,))
+        for block in model.blocks()
+        for name in MOMENTS
+    }
 
 
 def check_tensors(tensors: Mapping[str, Tensor], schema: Schema, what: str) -> None:

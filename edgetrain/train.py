@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from edgetrain import _native
+from edgetrain.checkpoint import FORMAT, VERSION, trainer_fields
 from edgetrain.errors import BudgetError, DataError, EngineError, ModelError, PayloadError
 from edgetrain.examples import Examples
 from edgetrain.metrics import Epoch, Metrics
 from edgetrain.model import Model
 from edgetrain.planner import Plan, plan
 from edgetrain.schedule import check_schedule, decay
-from edgetrain.schema import Schema, check_state, check_tensors, state_schema
+from edgetrain.schema import Schema, check_state, check_tensors, moment_schema, state_schema
 from edgetrain.sizes import format_size
 from edgetrain.step import batch_bounds, step_settings
 from edgetrain.tensorfile import State, Tensor, read, write
@@ -28,11 +29,6 @@ __all__ = ["LEARNING_RATE", "Metrics", "Trainer", "load"]
 
 LEARNING_RATE = 0.04
 """Of a latent's or a scale's range, a step (ALGORITHMS: the knob that matters)."""
-MOMENTS = ("moment1", "moment2")
-FORMAT = "edgetrain-checkpoint"
-VERSION = "2"
-READABLE = ("1", VERSION)
-"""Version 1 knew no position within an epoch: an epoch it left unfinished begins anew."""
 
 
 class Trainer:
@@ -159,7 +155,7 @@ class Trainer:
         """
         check_state(state, self.plan.model, self.plan.mode)
         self._write(state)
-        for name, (_, shape) in self._moment_schema().items():
+        for name, (_, shape) in moment_schema(self.plan.model).items():
             self._engine.write(self.plan.offset(name), bytes(4 * shape[0]))
         self._steps_since_load = 0
         self._epoch = Epoch()
@@ -173,7 +169,7 @@ class Trainer:
 
         Raises StorageError.
         """
-        tensors = self.state() | self._read(self._moment_schema())
+        tensors = self.state() | self._read(moment_schema(self.plan.model))
         fields = {
             "mode": self.plan.mode,
             "batch": self.plan.batch,
@@ -197,8 +193,6 @@ class Trainer:
         write(Path(path), tensors, metadata)
 
     def _restore(self, tensors: State, fields: dict[str, Any]) -> None:
-        schema = state_schema(self.plan.model, self.plan.mode) | self._moment_schema()
-        check_tensors(tensors, schema, "the checkpoint")
         self._write(tensors)
         self.steps, self.epochs = fields["steps"], fields["epochs"]
         self._steps_since_load = fields["steps_since_load"]
@@ -207,13 +201,6 @@ class Trainer:
             from edgetrain.data.scaling import Scaling  # noqa: PLC0415  (numpy: not on a device)
 
             self.scaling = Scaling.from_json(fields["scaling"])
-
-    def _moment_schema(self) -> Schema:
-        return {
-            f"layer{block.index}.{name}": ("F32", (block.weights.outputs,))
-            for block in self.plan.model.blocks()
-            for name in MOMENTS
-        }
 
     def _read(self, schema: Schema) -> State:
         return {
@@ -300,15 +287,8 @@ def load(path: str | Path, *, threads: int | None = None) -> Trainer:
     Raises DataError for a file that cannot be read, PayloadError for one that is not a checkpoint.
     """
     tensors, metadata = read(Path(path))
-    if metadata.get("format") != FORMAT:
-        raise PayloadError(f"{path} is not a checkpoint of edgetrain")
-    if metadata.get("version") not in READABLE:
-        raise PayloadError(
-            f"{path} is a checkpoint of version {metadata.get('version')!r}: this build reads "
-            f"{' and '.join(READABLE)}: update edgetrain"
-        )
+    fields = trainer_fields(path, metadata)
     try:
-        fields = json.loads(metadata["trainer"])
         model = Model.from_json(metadata["model"])
         chosen = plan(
             model,
@@ -317,6 +297,9 @@ def load(path: str | Path, *, threads: int | None = None) -> Trainer:
             micro_batch=fields["micro_batch"],
             threads=threads or fields["threads"],
         )
+        # Before the engine is built: what a file claims costs nothing, what it holds bounds it.
+        schema = state_schema(model, chosen.mode) | moment_schema(model)
+        check_tensors(tensors, schema, "the checkpoint")
         trainer = Trainer(chosen, fields["seed"], fields["learning_rate"], stream=fields["stream"])
         trainer._restore(tensors, fields)
     except (KeyError, TypeError, ValueError, ModelError) as error:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import edgetrain as et
 from edgetrain.errors import DataError, ModelError, PayloadError, StorageError
 from edgetrain.schedule import SCHEDULES
+from edgetrain.schema import moment_schema
 from edgetrain.step import batch_bounds
 from edgetrain.tensorfile import read, write
 
@@ -233,7 +234,7 @@ def stop_after(steps: int) -> Callable[[], bool]:
 
 def everything(one: et.Trainer) -> tuple[object, ...]:
     """Return all that decides how a trainer goes on, and what it says of its epoch."""
-    moments = [bytes(tensor.data) for tensor in one._read(one._moment_schema()).values()]
+    moments = [bytes(tensor.data) for tensor in one._read(moment_schema(one.plan.model)).values()]
     counts = (one.steps, one.epochs, one._steps_since_load, one.metrics)
     return bytes_of(one), moments, counts
 

@@ -1,0 +1,53 @@
+"""What a trainer's checkpoint says beside its tensors, read strictly: it may come from anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgetrain.errors import PayloadError
+from edgetrain.fields import Rule, real, whole
+from edgetrain.tensorfile import parse_json
+
+__all__ = ["FORMAT", "VERSION", "trainer_fields"]
+
+FORMAT = "edgetrain-checkpoint"
+VERSION = "2"
+READABLE = ("1", VERSION)
+"""Version 1 knew no position within an epoch: an epoch it left unfinished begins anew."""
+COUNT = whole(0, (1 << 32) - 1)
+RULES: Mapping[str, Rule] = {
+    "batch": COUNT,
+    "micro_batch": COUNT,
+    "threads": COUNT,
+    "seed": whole(-(1 << 63), (1 << 64) - 1),
+    "stream": COUNT,
+    "steps": COUNT,
+    "epochs": COUNT,
+    "steps_since_load": COUNT,
+    "learning_rate": real(0, 1000),
+}
+"""The numbers that a trainer goes on from. Plan and epoch check the rest of what they are given."""
+
+
+def trainer_fields(path: Path | str, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Return what the metadata of a checkpoint say of its trainer.
+
+    Raises PayloadError for what is no checkpoint, or one of another version.
+    """
+    if metadata.get("format") != FORMAT:
+        raise PayloadError(f"{path} is not a checkpoint of edgetrain")
+    if metadata.get("version") not in READABLE:
+        raise PayloadError(
+            f"{path} is a checkpoint of version {metadata.get('version')!r}: this build reads "
+            f"{' and '.join(READABLE)}: update edgetrain"
+        )
+    fields = parse_json(metadata.get("trainer", "null"))
+    if not isinstance(fields, dict):
+        raise PayloadError(f"{path} is damaged: it does not describe a trainer")
+    for name, rule in RULES.items():
+        if name not in fields:
+            raise PayloadError(f"{path} is damaged: it lacks {name}")
+        fields[name] = rule(f"{path} is damaged: {name}", fields[name])
+    return fields
