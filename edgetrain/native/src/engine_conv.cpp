@@ -72,10 +72,12 @@ void Engine::backward_conv(const Block& block, std::size_t count, const StepSett
   const bool weights = look_up && can_look_up_weights(conv, program_.examples);
   // The weights must not move before the gradient of the input has read them.
   if (input) {
+    const Timer timer(profile_, conv.layer, Phase::input_gradient);
     look_up_input(conv, gradient, count);
   }
   const bool rest = conv.passes() && !input;
   if (rest || !weights) {
+    const Timer timer(weights ? profile_ : nullptr, conv.layer, Phase::input_gradient);
     multiply(conv, gradient, count, rest, weights ? nullptr : &update);
   }
   if (weights) {
