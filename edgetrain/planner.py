@@ -203,7 +203,7 @@ def _compile(
 ) -> Plan:
     opening = next(model.blocks())
     blocks = sum(1 for _ in model.blocks())
-    end = 2 * blocks + 1
+    end = 3 * blocks + 1
     bytes_in = micro_batch * opening.weights.input_bytes(opening.source)
     tensors = [Tensor("input", bytes_in, 0, end)]
     for block, op, context in _walk(model, mode, micro_batch, threads):
@@ -217,16 +217,20 @@ def _compile(
 def _life(phase: str, index: int, source: int, blocks: int) -> tuple[int, int]:
     """Return the first and last step of a tensor of a block whose shortcut reads another.
 
-    Step 0 loads the micro-batch, 1 + i is the forward step of block i, blocks + 1 the loss, and
-    2 blocks + 1 - i the backward step of block i.
+    Step 0 loads the micro-batch, 1 + i is the forward step of block i, blocks + 1 the loss, and then
+    each block, the last first, has the step of its norm and that of its products.
     """
-    forward, backward = 1 + index, 2 * blocks + 1 - index
+    forward, norm = 1 + index, 3 * blocks - 2 * index
+    products = norm + 1
     return {
-        "persistent": (0, 2 * blocks + 1),
-        "loaded": (0, backward),
-        "retained": (forward, backward),
-        "gradient": (backward - 1, backward),
+        "persistent": (0, 3 * blocks + 1),
+        "loaded": (0, products),
+        "retained": (forward, norm),
+        "pooled": (forward, products),
+        "gradient": (norm - 1, norm),
         "forward": (forward, forward),
-        "backward": (backward, backward),
-        "sent": (backward, 2 * blocks + 1 - source),
+        "norm": (norm, norm),
+        "codes": (norm, products),
+        "products": (products, products),
+        "sent": (norm, 3 * blocks - 2 * source),
     }[phase]

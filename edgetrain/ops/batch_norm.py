@@ -39,7 +39,7 @@ class BatchNorm(Op):
             TensorRule("output_gradient", 4 * rows * padded(channels), "gradient"),
             # Two 64-bit sums, three float32 coefficients a channel, one float32 maximum a tile.
             TensorRule(
-                "channel_sums", 28 * padded(channels) + 4 * padded(channels) // LANES, "backward"
+                "channel_sums", 28 * padded(channels) + 4 * padded(channels) // LANES, "norm"
             ),
         ]
         if context.last:

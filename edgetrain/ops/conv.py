@@ -188,9 +188,9 @@ class Conv(WeightOp):
         rows = context.examples * context.block_pixels
         return (
             TensorRule(weights, self.weight_bytes(source, mode), "persistent"),
-            TensorRule("codes", rows * padded(self.outputs) // 2, "backward"),
+            TensorRule("codes", rows * padded(self.outputs) // 2, "codes"),
             TensorRule("forward_tile", threads * self._forward_tile(context), "forward"),
-            TensorRule("backward_tile", threads * self._backward_tile(context), "backward"),
+            TensorRule("backward_tile", threads * self._backward_tile(context), "products"),
             *self._sign_index(context),
         )
 
@@ -300,7 +300,7 @@ class Conv(WeightOp):
         shape = self.geometry(context.source)
         tiles = padded(shape.channels) // LANES
         size = tiles * shape.taps * _indices(self.outputs) * TABLE
-        return (TensorRule("sign_index", size, "backward"),)
+        return (TensorRule("sign_index", size, "products"),)
 
 
 def _groups(codes: int) -> int:

@@ -87,11 +87,11 @@ class Linear(WeightOp):
         weights = "scale" if self.weight_mode(context.mode) == "fsb" else "latent"
         rules = [
             TensorRule(weights, self.weight_bytes(context.source, context.mode), "persistent"),
-            TensorRule("codes", examples * padded(outputs) // 2, "backward"),
-            TensorRule("code_rows", examples * padded(outputs), "backward"),
-            TensorRule("code_columns", padded(outputs) * padded(examples, 4), "backward"),
+            TensorRule("codes", examples * padded(outputs) // 2, "codes"),
+            TensorRule("code_rows", examples * padded(outputs), "products"),
+            TensorRule("code_columns", padded(outputs) * padded(examples, 4), "products"),
             TensorRule("forward_tile", context.threads * self._forward_tile(context), "forward"),
-            TensorRule("backward_tile", context.threads * self._backward_tile(context), "backward"),
+            TensorRule("backward_tile", context.threads * self._backward_tile(context), "products"),
         ]
         if self._expands(context):
             rules.append(TensorRule("input_bytes", examples * padded(inputs), "forward"))

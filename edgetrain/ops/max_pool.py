@@ -27,5 +27,5 @@ class MaxPool(Pool):
         # Two bits a maximum: which of four places it came from.
         rows = context.examples * self.flow(context.source).pixels
         return (
-            TensorRule("argument", 2 * rows * padded(context.source.channels) // 8, "retained"),
+            TensorRule("argument", 2 * rows * padded(context.source.channels) // 8, "pooled"),
         )

@@ -29,16 +29,31 @@ LANES = 32
 """Channels that a kernel takes at a time: one 32-bit word of packed signs."""
 
 Mode = Literal["bnn", "fsb"]
-Phase = Literal["persistent", "loaded", "retained", "gradient", "forward", "backward", "sent"]
-"""When a tensor is alive, seen from its block.
+Phase = Literal[
+    "persistent",
+    "loaded",
+    "retained",
+    "pooled",
+    "gradient",
+    "forward",
+    "norm",
+    "codes",
+    "products",
+    "sent",
+]
+"""When a tensor is alive, seen from its block, whose backward pass has two steps: the norm's, which
+turns the gradient of its output into codes, and the products', which multiply them.
 
 persistent  always
-loaded      from the loading of a micro-batch to the block's backward step
-retained    from the block's forward step to its backward step
-gradient    from the step that makes the gradient of the block's output to the block's backward step
-forward     during the block's forward step
-backward    during the block's backward step
-sent        from the block's backward step to that of the block that its shortcut reads
+loaded      from the loading of a micro-batch to the products
+retained    from the forward step to the norm's
+pooled      from the forward step to the products
+gradient    from the products of the block above, which make it, to the norm's step
+forward     during the forward step
+norm        during the norm's step
+codes       from the norm's step to the products
+products    during the products
+sent        from the norm's step to that of the block that the shortcut reads
 """
 
 
