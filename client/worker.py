@@ -33,7 +33,7 @@ from edgetrain.storage import map_file
 from edgetrain.task import PlanSummary, Report, Task, one_line
 from edgetrain.tensorfile import State, parse_json
 from edgetrain.train import Trainer
-from edgetrain.update import encode_update, update_key
+from edgetrain.update import encode_update, trained_part, update_key
 
 __all__ = ["PROBE", "SERVE", "Job", "debug_wanted", "main", "perform"]
 
@@ -133,7 +133,10 @@ def work(job: Job, task: Task, data: StoredDataset, should_stop: Stop) -> Report
         if not used:
             raise WorkerError("stopped before the first micro-batch was done")
         key = update_key(task.seed, task.version, task.device)
-        update = encode_update(task.state, trainer.state(), task.codec, key)
+        before, after = (
+            trained_part(state, task.model, task.mode) for state in (task.state, trainer.state())
+        )
+        update = encode_update(before, after, task.codec, key)
     else:
         metrics = trainer.evaluate(data.features, data.labels)
     return Report(

@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from edgetrain.coordinator.global_model import FRACTION_BITS, RANGES, GlobalModel, array_of
 from edgetrain.errors import PayloadError
+from edgetrain.schema import trained_schema
 from edgetrain.task import Report
 from edgetrain.tensorfile import Tensor
 from edgetrain.update import LUQ4_UNIT, check_update
@@ -68,9 +69,10 @@ class Accumulator:
         self._weights = {
             name: np.zeros(array.size, dtype=np.int64) for name, array in model.weights.items()
         }
+        trained = trained_schema(model.model, model.mode)
         # Python's own integers: a malicious or merely huge statistic cannot overflow them.
         self._statistics: dict[str, list[int]] = {
-            name: [0] * array.size for name, array in model.statistics.items()
+            name: [0] * array.size for name, array in model.statistics.items() if name in trained
         }
 
     def fold(self, report: Report) -> str | None:
@@ -137,14 +139,16 @@ class Accumulator:
         weights, statistics = dict(model.weights), dict(model.statistics)
         if self.examples:
             weights = {name: self._moved(name) for name in weights}
-            statistics = {
+            statistics |= {
                 name: np.array(
                     [divide(total, self.examples) / float(2**FRACTION_BITS) for total in sums],
                     dtype=np.float32,
                 )
                 for name, sums in self._statistics.items()
             }
-        return GlobalModel(model.model, model.mode, model.version + 1, weights, statistics)
+        return GlobalModel(
+            model.model, model.mode, model.version + 1, weights, statistics, model.signs
+        )
 
     def _moved(self, name: str) -> Array:
         """Return the next fixed-point value of one weight tensor, int32."""

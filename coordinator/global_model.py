@@ -8,7 +8,7 @@ which the coordinator must not lose between rounds: it keeps every weight as an 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,9 @@ FRACTION_BITS = 16
 RANGES = {"latent": (-127, 127), "scale": (0, 255)}
 """The values that a device's byte may have, by the last part of the tensor's name."""
 
+AS_THEY_ARE = ("F32", "U32")
+"""The dtypes of statistics and of signs, which are kept as devices see them."""
+
 NUMPY_TYPES = {"I8": "<i1", "U8": "<u1", "F32": "<f4", "U32": "<u4"}
 
 Array = npt.NDArray[Any]
@@ -43,7 +46,8 @@ class GlobalModel:
     """One version of the fleet's model.
 
     `weights` maps each latent and scale to int32 fixed point (2**-16 of a step), `statistics`
-    maps shifts, means and deviations to float32. Both have the shapes of the state's schema.
+    maps shifts, means and deviations to float32, `signs` maps the packed signs of frozen layers,
+    which no round changes. All have the shapes of the state's schema.
     """
 
     model: Model
@@ -51,6 +55,7 @@ class GlobalModel:
     version: int
     weights: Mapping[str, Array]
     statistics: Mapping[str, Array]
+    signs: Mapping[str, Array] = field(default_factory=dict)
 
     @classmethod
     def from_state(
@@ -58,14 +63,16 @@ class GlobalModel:
     ) -> GlobalModel:
         """Return the model whose weights are exactly a state's. Raises PayloadError."""
         check_state(state, model, mode)
-        weights, statistics = {}, {}
+        weights, statistics, signs = {}, {}, {}
         for name, tensor in state.items():
             array = array_of(tensor)
             if tensor.dtype == "F32":
                 statistics[name] = array.astype(np.float32)
+            elif tensor.dtype == "U32":
+                signs[name] = array.copy()
             else:
                 weights[name] = array.astype(np.int32) << FRACTION_BITS
-        return cls(model, mode, version, weights, statistics)
+        return cls(model, mode, version, weights, statistics, signs)
 
     @classmethod
     def fresh(cls, model: Model, mode: Mode, seed: int) -> GlobalModel:
@@ -85,6 +92,8 @@ class GlobalModel:
         }
 
     def _sent(self, name: str) -> Array:
+        if name in self.signs:
+            return self.signs[name]
         return self.statistics[name] if name in self.statistics else self.sent(name)
 
     def sent(self, name: str) -> Array:
@@ -94,7 +103,7 @@ class GlobalModel:
         return rounded.astype(np.uint8 if name.endswith(".scale") else np.int8)
 
     def to_tensors(self) -> State:
-        """Return everything kept, for a file: weights as U32 holding int32, statistics as F32."""
+        """Return everything kept, for a file: weights as U32 holding int32, the rest as it is."""
         weights = {
             f"{name}.fixed": Tensor("U32", array.shape, array.astype("<i4").tobytes())
             for name, array in self.weights.items()
@@ -103,7 +112,11 @@ class GlobalModel:
             name: Tensor("F32", array.shape, array.astype("<f4").tobytes())
             for name, array in self.statistics.items()
         }
-        return weights | statistics
+        signs = {
+            name: Tensor("U32", array.shape, array.astype("<u4").tobytes())
+            for name, array in self.signs.items()
+        }
+        return weights | statistics | signs
 
     @classmethod
     def from_tensors(
@@ -112,21 +125,23 @@ class GlobalModel:
         """Return the model that `to_tensors` wrote. Raises PayloadError for anything else."""
         schema = state_schema(model, mode)
         kept = {
-            (name if dtype == "F32" else f"{name}.fixed"): (
-                "F32" if dtype == "F32" else "U32",
+            (name if dtype in AS_THEY_ARE else f"{name}.fixed"): (
+                dtype if dtype in AS_THEY_ARE else "U32",
                 shape,
             )
             for name, (dtype, shape) in schema.items()
         }
         check_tensors(tensors, kept, "the checkpoint")
-        weights, statistics = {}, {}
+        weights, statistics, signs = {}, {}, {}
         for name, (dtype, _) in schema.items():
             if dtype == "F32":
                 statistics[name] = array_of(tensors[name]).copy()
+            elif dtype == "U32":
+                signs[name] = array_of(tensors[name]).copy()
             else:
                 weights[name] = array_of(tensors[f"{name}.fixed"]).view("<i4").copy()
                 check_range(name, weights[name])
-        return cls(model, mode, version, weights, statistics)
+        return cls(model, mode, version, weights, statistics, signs)
 
 
 def check_range(name: str, fixed: Array) -> None:

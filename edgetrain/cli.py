@@ -14,9 +14,11 @@ with fleet_extra("edgetrain"):
 from edgetrain._version import __version__
 from edgetrain.bench.cli import app as bench_app
 from edgetrain.data.cli import app as data_app
+from edgetrain.freeze import freeze as freeze_model
 from edgetrain.models.named import named_model
 from edgetrain.options import (
     Batch,
+    Freeze,
     Hidden,
     Json,
     Memory,
@@ -66,6 +68,7 @@ def plan_command(
     first: Outer = "auto",
     last: Outer = "int8",
     mode: ModeOption = "bnn",
+    freeze: Freeze = 0,
     batch: Batch = 100,
     threads: Threads = 1,
     memory: Memory = None,
@@ -73,7 +76,7 @@ def plan_command(
 ) -> None:
     """Show where every byte of a training step lies, before it runs."""
     built = named_model(model, inputs, classes, hidden, first=first, last=last)
-    chosen = make_plan(built, batch, mode, threads=threads, memory=memory)
+    chosen = make_plan(freeze_model(built, freeze), batch, mode, threads=threads, memory=memory)
     print(json.dumps(plan_fields(chosen)) if as_json else chosen.explain())
 
 

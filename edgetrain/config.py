@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 from edgetrain.errors import ConfigError, ModelError
+from edgetrain.freeze import freeze
 from edgetrain.model import Model
 from edgetrain.models import MODELS, mlp
 from edgetrain.schedule import SCHEDULES, check_schedule, decay
@@ -84,7 +85,8 @@ class ModelConfig(Settings):
 
     `first` and `last` say how the outer layers are trained: "int8", or "auto" for the mode's way.
     `hidden` and `group`, the number of inputs that share a scale in fsb mode, are those of "mlp";
-    the other networks leave the first layer as it suits them where `first` is "auto".
+    the other networks leave the first layer as it suits them where `first` is "auto". The lowest
+    `freeze` layers keep random signs, and devices neither train nor send them.
     """
 
     table: ClassVar[str] = "[model]"
@@ -95,12 +97,17 @@ class ModelConfig(Settings):
     first: Literal["auto", "int8"] = setting(choice("auto", "int8"), "auto")
     last: Literal["auto", "int8"] = setting(choice("auto", "int8"), "int8")
     group: int = setting(whole(1, 65_536), 4)
+    freeze: int = setting(whole(0, 255), 0)
 
     def build(self, inputs: int, classes: int) -> Model:
         """Return the model for data of `inputs` features and `classes` classes.
 
-        Raises ConfigError for a network that is made for another shape of data.
+        Raises ConfigError for a network that is made for another shape of data, ModelError where
+        no layer would be left to train.
         """
+        return freeze(self._build(inputs, classes), self.freeze)
+
+    def _build(self, inputs: int, classes: int) -> Model:
         if self.name == "mlp":
             return mlp(
                 inputs, classes, self.hidden, first=self.first, last=self.last, group=self.group

@@ -104,6 +104,8 @@ class Model:
         for block in self.blocks():
             _check_block(block)
         _check_shortcuts(list(self.blocks()))
+        if all(block.weights.frozen for block in self.blocks()):
+            raise ModelError("every layer is frozen, and none would train: leave one to train")
         if not isinstance(self.layers[-1], SoftmaxCrossEntropy):
             raise ModelError("the last layer must be softmax_cross_entropy")
         if self.classes < 2 or self.classes > 256:
@@ -113,6 +115,11 @@ class Model:
     def input_features(self) -> int:
         """The numbers of an example."""
         return math.prod(self.input_shape)
+
+    @property
+    def lowest_trained(self) -> int:
+        """The number of the lowest weight layer that trains: the backward pass ends there."""
+        return next(block.index for block in self.blocks() if not block.weights.frozen)
 
     @property
     def classes(self) -> int:

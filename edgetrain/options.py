@@ -8,7 +8,17 @@ import typer
 
 from edgetrain.models import MODELS
 
-__all__ = ["Batch", "Hidden", "Json", "Memory", "ModeOption", "ModelArgument", "Outer", "Threads"]
+__all__ = [
+    "Batch",
+    "Freeze",
+    "Hidden",
+    "Json",
+    "Memory",
+    "ModeOption",
+    "ModelArgument",
+    "Outer",
+    "Threads",
+]
 
 ModelArgument = Annotated[
     str, typer.Argument(help=f"{', '.join(MODELS)}, or a JSON file that describes a model.")
@@ -19,6 +29,9 @@ ModeOption = Annotated[
 ]
 Outer = Annotated[
     Literal["auto", "int8"], typer.Option(help="How this layer is trained: as the mode, or int8.")
+]
+Freeze = Annotated[
+    int, typer.Option(help="Lowest layers to freeze: they keep signs, and no gradient comes there.")
 ]
 Batch = Annotated[int, typer.Option(help="Examples a step.")]
 Threads = Annotated[int, typer.Option(help="Threads of the engine.")]

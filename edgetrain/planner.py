@@ -13,6 +13,7 @@ from functools import cached_property
 
 from edgetrain.arena import Placement, Tensor, lower_bound, place
 from edgetrain.errors import BudgetError, ModelError
+from edgetrain.lifetime import Steps
 from edgetrain.model import Block, Model
 from edgetrain.ops import Arithmetic, Branch, Context, Op
 from edgetrain.ops.linear import LARGEST_BATCH
@@ -83,6 +84,7 @@ class Plan:
             self.model.input_features,
             self.offset("input"),
             len(blocks),
+            self.model.lowest_trained,
         ]
         for block, op, context in _walk(self.model, self.mode, self.micro_batch, self.threads):
             if op.opcode == 0:
@@ -102,9 +104,8 @@ class Plan:
         # What a layer reads is the data, the bits below it or, as bytes, their sums over pixels.
         read = "features" if block.source.kind == "int8" else "sign"
         offsets["input"] = self.offset(f"layer{below}.{read}" if block.index else "input")
-        offsets["input_gradient"] = (
-            self.offset(f"layer{below}.output_gradient") if block.index else -1
-        )
+        passes = block.index > self.model.lowest_trained
+        offsets["input_gradient"] = self.offset(f"layer{below}.output_gradient") if passes else -1
         return offsets
 
     def explain(self) -> str:
@@ -183,7 +184,7 @@ def micro_batches(batch: int) -> tuple[int, ...]:
 def _walk(
     model: Model, mode: Mode, examples: int, threads: int
 ) -> Iterator[tuple[Block, Op, Context]]:
-    blocks = list(model.blocks())
+    blocks, lowest = list(model.blocks()), model.lowest_trained
     for block in blocks:
         signal, last, pixels = block.source, block.index == len(blocks) - 1, block.pixels
         branch = None
@@ -192,7 +193,7 @@ def _walk(
             branch = Branch(below, blocks[below].bits)
         for op in block.ops:
             context = Context(
-                block.index, signal, mode, examples, threads, last, pixels, branch=branch
+                block.index, signal, mode, examples, threads, last, pixels, branch, lowest
             )
             yield block, op, context
             signal = op.flow(signal)
@@ -202,35 +203,12 @@ def _compile(
     model: Model, mode: Mode, batch: int, *, micro_batch: int, threads: int, reuse: bool
 ) -> Plan:
     opening = next(model.blocks())
-    blocks = sum(1 for _ in model.blocks())
-    end = 3 * blocks + 1
+    steps = Steps.of(model)
     bytes_in = micro_batch * opening.weights.input_bytes(opening.source)
-    tensors = [Tensor("input", bytes_in, 0, end)]
+    # Where the first layer is frozen, nothing reads the data again.
+    tensors = [Tensor("input", bytes_in, 0, 1 if reuse and steps.lowest else steps.last)]
     for block, op, context in _walk(model, mode, micro_batch, threads):
         for rule in op.tensors(context):
-            source = context.branch.index if context.branch else block.index
-            first, last = _life(rule.phase, block.index, source, blocks) if reuse else (0, end)
+            first, last = steps.life(rule.phase, block.index) if reuse else (0, steps.last)
             tensors.append(Tensor(f"layer{block.index}.{rule.name}", rule.bytes, first, last))
     return Plan(model, mode, batch, micro_batch, threads, reuse, place(tensors))
-
-
-def _life(phase: str, index: int, source: int, blocks: int) -> tuple[int, int]:
-    """Return the first and last step of a tensor of a block whose shortcut reads another.
-
-    Step 0 loads the micro-batch, 1 + i is the forward step of block i, blocks + 1 the loss, and then
-    each block, the last first, has the step of its norm and that of its products.
-    """
-    forward, norm = 1 + index, 3 * blocks - 2 * index
-    products = norm + 1
-    return {
-        "persistent": (0, 3 * blocks + 1),
-        "loaded": (0, products),
-        "retained": (forward, norm),
-        "pooled": (forward, products),
-        "gradient": (norm - 1, norm),
-        "forward": (forward, forward),
-        "norm": (norm, norm),
-        "codes": (norm, products),
-        "products": (products, products),
-        "sent": (norm, 3 * blocks - 2 * source),
-    }[phase]

@@ -6,6 +6,7 @@ For every weight layer i of a model, in order:
     layer{i}.scale      U8  (outputs, inputs/group)   a layer trained as fsb, rounded up
     layer{i}.latent     I8  (outputs, kernel height, kernel width, channels)  a convolution
     layer{i}.scale      U8  (outputs, channels)       a convolution trained as fsb
+    layer{i}.signs      U32 (rows, words)             a frozen layer: see ops.weights.WeightOp.state
     layer{i}.shift      F32 (outputs,)                the trained shift of its normalisation
     layer{i}.mean       F32 (outputs,)                running mean of its sums
     layer{i}.deviation  F32 (outputs,)                running mean absolute deviation of its sums
@@ -19,6 +20,7 @@ from collections.abc import Mapping
 
 from edgetrain.errors import PayloadError
 from edgetrain.model import Model
+from edgetrain.ops.batch_norm import MOMENTS
 from edgetrain.tensorfile import Tensor
 
 __all__ = [
@@ -28,12 +30,12 @@ __all__ = [
     "check_tensors",
     "moment_schema",
     "state_schema",
+    "trained_schema",
 ]
 
 Schema = dict[str, tuple[str, tuple[int, ...]]]
 """Tensor name -> (dtype, shape)."""
 
-MOMENTS = ("moment1", "moment2")
 STATISTICS = ("shift", "mean", "deviation")
 """float32 a channel: what a layer's normalisation has learnt."""
 
@@ -43,11 +45,8 @@ def state_schema(model: Model, mode: str) -> Schema:
     schema: Schema = {}
     for block in model.blocks():
         weights, layer = block.weights, f"layer{block.index}"
-        shape = weights.state_shape(block.source, mode)
-        if weights.weight_mode(mode) == "fsb":
-            schema[f"{layer}.scale"] = ("U8", shape)
-        else:
-            schema[f"{layer}.latent"] = ("I8", shape)
+        for name, entry in weights.state(block.source, mode).items():
+            schema[f"{layer}.{name}"] = entry
         for name in STATISTICS:
             schema[f"{layer}.{name}"] = ("F32", (weights.outputs,))
     return schema
@@ -58,7 +57,21 @@ def moment_schema(model: Model) -> Schema:
     return {
         f"layer{block.index}.{name}": ("F32", (block.weights.outputs,))
         for block in model.blocks()
+        if block.index >= model.lowest_trained
         for name in MOMENTS
+    }
+
+
+def trained_schema(model: Model, mode: str) -> Schema:
+    """Return the part of the state that training can change, and that a device sends.
+
+    Signs are frozen, and so is a shift at which no gradient arrives; statistics follow the data.
+    """
+    fixed = {f"layer{index}.shift" for index in range(model.lowest_trained)}
+    return {
+        name: entry
+        for name, entry in state_schema(model, mode).items()
+        if name not in fixed and not name.endswith(".signs")
     }
 
 

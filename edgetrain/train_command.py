@@ -17,11 +17,14 @@ from rich.console import Console
 from edgetrain.data import Splits
 from edgetrain.data import load as load_data
 from edgetrain.errors import ConfigError
+from edgetrain.freeze import freeze as freeze_model
+from edgetrain.freeze import frozen_state
 from edgetrain.memory_profiler.memory import peak_bytes, reset_peak
 from edgetrain.metrics import Metrics
 from edgetrain.models.named import named_model
 from edgetrain.options import (
     Batch,
+    Freeze,
     Hidden,
     Json,
     Memory,
@@ -54,6 +57,7 @@ def train(
     first: Outer = "auto",
     last: Outer = "int8",
     mode: ModeOption = "bnn",
+    freeze: Freeze = 0,
     batch: Batch = 100,
     threads: Threads = 1,
     memory: Memory = None,
@@ -73,6 +77,9 @@ def train(
     save: Annotated[
         Path | None, typer.Option(help="Keep a checkpoint there, every epoch and at Ctrl-C.")
     ] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="Take over what this checkpoint of the model learnt.")
+    ] = None,
     resume: Annotated[
         Path | None,
         typer.Option(
@@ -90,20 +97,21 @@ def train(
     """
     save = save or resume
     check_schedule(schedule, epochs, warmup)
-    check_paths(save, resume)
+    check_paths(save, resume, start)
     splits = load_data(data, test_groups=test_group, test_fraction=test_fraction, seed=seed)
     # Mapped data are read once before the count begins, or they would pass for training's.
     for part in (splits.train, splits.test):
         part.features.max(initial=0)
     before = peak_bytes() if reset_peak() else None
     if resume is not None:
-        trainer = load_checkpoint(resume, threads=threads)
-        check_seed(trainer, seed, resume)
+        trainer = resumed(resume, threads, seed)
     else:
         features = splits.train.features.shape[1]
         built = named_model(model, features, splits.classes, hidden, first=first, last=last)
+        built = freeze_model(built, freeze)
         chosen = make_plan(built, batch, mode, threads=threads, memory=memory)
         trainer = Trainer(chosen, seed, learning_rate)
+        take_over(trainer, start)
     console = Console(stderr=as_json, soft_wrap=True, highlight=False)
     rows = run(
         trainer,
@@ -237,21 +245,37 @@ def resume_command(options: Mapping[str, object], test_groups: list[int]) -> str
     return shlex.join(words)
 
 
-def check_paths(save: Path | None, resume: Path | None) -> None:
+def take_over(trainer: Trainer, path: Path | None) -> None:
+    """Load the state that a checkpoint holds, if one is given, whatever of it was frozen since."""
+    if path is None:
+        return
+    found = load_checkpoint(path)
+    mode = found.plan.mode
+    if mode != trainer.plan.mode:
+        raise ConfigError(f"{path} was trained with --mode {mode}: give the same")
+    trainer.load_state(frozen_state(found.state(), found.plan.model, mode, trainer.plan.model))
+    trainer.scaling = found.scaling
+
+
+def check_paths(save: Path | None, resume: Path | None, start: Path | None) -> None:
     """Refuse, before any work, paths that cannot be read or written. Raises ConfigError."""
+    if start is not None and not start.is_file():
+        raise ConfigError(f"nothing to start from: {start} is no checkpoint: check the path")
     if resume is not None and not resume.is_file():
         raise ConfigError(f"nothing to resume: {resume} is no checkpoint: check the path")
     if save is not None and not save.parent.is_dir():
         raise ConfigError(f"--save {save}: there is no folder {save.parent}: make it first")
 
 
-def check_seed(trainer: Trainer, seed: int, path: Path) -> None:
-    """Refuse another seed than the checkpoint's. Raises ConfigError."""
+def resumed(path: Path, threads: int, seed: int) -> Trainer:
+    """Return the trainer of a checkpoint. Raises ConfigError for another seed than its own."""
+    trainer = load_checkpoint(path, threads=threads)
     if trainer.seed != seed:
         raise ConfigError(
             f"{path} was trained with --seed {trainer.seed}, which also decides what is held out: "
             "give the same"
         )
+    return trainer
 
 
 @contextmanager

@@ -5,6 +5,7 @@ The task names one codec; it carries the latents. The rest travels in one way al
     .latent                     the task's codec
     .scale                      raw8
     .shift .mean .deviation     as they are, F32
+    .signs                      never: a frozen layer sends nothing but its statistics
 
 On the wire, for a state tensor NAME of `count` elements:
 
@@ -29,7 +30,7 @@ from dataclasses import dataclass
 from edgetrain.errors import PayloadError
 from edgetrain.keys import derive_key
 from edgetrain.model import Model
-from edgetrain.schema import Schema, check_tensors, state_schema
+from edgetrain.schema import Schema, check_tensors, trained_schema
 from edgetrain.tensorfile import State, Tensor
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "check_update",
     "codec_of",
     "encode_update",
+    "trained_part",
     "update_bytes",
     "update_key",
     "update_schema",
@@ -131,7 +133,7 @@ def codec_of(name: str, codec: str) -> Codec:
 def update_schema(model: Model, mode: str, codec: str) -> Schema:
     """Return the name, dtype and shape of every tensor of an update."""
     schema: Schema = {}
-    for name, (dtype, shape) in state_schema(model, mode).items():
+    for name, (dtype, shape) in trained_schema(model, mode).items():
         schema |= codec_of(name, codec).schema(name, dtype, shape)
     return schema
 
@@ -140,7 +142,7 @@ def update_bytes(model: Model, mode: str, codec: str) -> int:
     """Return the most bytes of tensor data that an update can have."""
     return sum(
         codec_of(name, codec).worst_case_bytes(math.prod(shape))
-        for name, (_, shape) in state_schema(model, mode).items()
+        for name, (_, shape) in trained_schema(model, mode).items()
     )
 
 
@@ -149,13 +151,18 @@ def update_key(seed: int, version: int, device: str) -> int:
     return derive_key("update", seed, version, device)
 
 
+def trained_part(state: Mapping[str, Tensor], model: Model, mode: str) -> State:
+    """Return the tensors of a state that training can change: those that an update carries."""
+    return {name: state[name] for name in trained_schema(model, mode)}
+
+
 def encode_update(
     before: Mapping[str, Tensor], after: Mapping[str, Tensor], codec: str, key: int
 ) -> State:
     """Return the tensors that carry the state from `before` to `after`.
 
-    Both are states of one model in one mode; `key` comes from update_key. Raises PayloadError
-    when they do not match.
+    Both are what trained_part returns of states of one model in one mode; `key` comes from
+    update_key. Raises PayloadError when they do not match.
     """
     check_tensors(
         after, {name: (old.dtype, old.shape) for name, old in before.items()}, "the state"

@@ -15,7 +15,7 @@ from edgetrain.memory_profiler.budget import Interval, format_joules, format_sec
 from edgetrain.memory_profiler.device import Device
 from edgetrain.memory_profiler.memory import probe_base
 from edgetrain.planner import Plan
-from edgetrain.schema import state_schema
+from edgetrain.schema import state_schema, trained_schema
 from edgetrain.sizes import format_size
 from edgetrain.task import Kind
 from edgetrain.tensorfile import DTYPES
@@ -159,7 +159,7 @@ def _update_buffers(plan: Plan, codec: str) -> int:
     holds a second copy while it works.
     """
     held = peak = 0
-    for name, (dtype, shape) in state_schema(plan.model, plan.mode).items():
+    for name, (dtype, shape) in trained_schema(plan.model, plan.mode).items():
         carrier = codec_of(name, codec)
         if carrier.schema(name, dtype, shape) != {name: (dtype, shape)}:
             size = carrier.worst_case_bytes(math.prod(shape))

@@ -3,6 +3,8 @@
 There is no gain: a positive one cannot change a sign. The backward pass keeps the sign of the
 normalised value in place of the value (Wang et al. 2021):
 dL/dy = v - mean(v) - mean(v s) s, with v = g / deviation and s the retained sign.
+Where no gradient arrives, as only frozen layers lie here and below, the shift stays as it is; the
+running statistics move all the same, because they belong to the data.
 """
 
 from __future__ import annotations
@@ -14,8 +16,10 @@ from edgetrain.ops.op import LANES, Arithmetic, Context, Op, Signal, TensorRule,
 
 __all__ = ["BatchNorm"]
 
-CHANNEL_STATE = ("shift", "moment1", "moment2", "mean", "deviation")
-"""float32 a channel: the shift, its two Adam moments, and the running statistics."""
+CHANNEL_STATE = ("shift", "mean", "deviation")
+"""float32 a channel: the shift and the running statistics."""
+MOMENTS = ("moment1", "moment2")
+"""float32 a channel, where a gradient arrives: the two moments of Adam for the shift."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +37,19 @@ class BatchNorm(Op):
     def tensors(self, context: Context) -> tuple[TensorRule, ...]:
         channels = context.source.channels
         rows = context.examples * context.source.pixels
-        rules = [TensorRule(name, 4 * channels, "persistent") for name in CHANNEL_STATE]
-        rules += [
-            TensorRule("inverse_deviation", 4 * padded(channels), "retained"),
-            TensorRule("output_gradient", 4 * rows * padded(channels), "gradient"),
-            # Two 64-bit sums, three float32 coefficients a channel, one float32 maximum a tile.
-            TensorRule(
-                "channel_sums", 28 * padded(channels) + 4 * padded(channels) // LANES, "norm"
-            ),
-        ]
+        kept = CHANNEL_STATE + (MOMENTS if context.learns else ())
+        rules = [TensorRule(name, 4 * channels, "persistent") for name in kept]
+        if context.learns:
+            rules += [
+                TensorRule("inverse_deviation", 4 * padded(channels), "retained"),
+                TensorRule("output_gradient", 4 * rows * padded(channels), "gradient"),
+                # Two 64-bit sums, three float32 coefficients a channel, one float32 maximum a tile.
+                TensorRule(
+                    "channel_sums",
+                    28 * padded(channels) + 4 * padded(channels) // LANES,
+                    "norm",
+                ),
+            ]
         if context.last:
             rules.append(TensorRule("sign", rows * padded(channels) // 8, "retained"))
             rules.append(TensorRule("logits", 4 * rows * channels, "retained"))
@@ -49,15 +57,25 @@ class BatchNorm(Op):
 
     def arithmetic(self, context: Context) -> Arithmetic:
         elements = context.examples * context.source.features
-        return Arithmetic(forward=3 * elements, backward=8 * elements, bytes_moved=20 * elements)
+        return Arithmetic(
+            forward=3 * elements,
+            backward=8 * elements if context.learns else 0,
+            bytes_moved=20 * elements if context.learns else 4 * elements,
+        )
 
     def record(self, context: Context, offsets: dict[str, int]) -> tuple[int, ...]:
         return (
             context.source.channels,
             *(offsets[name] for name in CHANNEL_STATE),
-            offsets["inverse_deviation"],
-            offsets["output_gradient"],
-            offsets["channel_sums"],
-            offsets.get("sign", -1),
-            offsets.get("logits", -1),
+            *(
+                offsets.get(name, -1)
+                for name in (
+                    *MOMENTS,
+                    "inverse_deviation",
+                    "output_gradient",
+                    "channel_sums",
+                    "sign",
+                    "logits",
+                )
+            ),
         )

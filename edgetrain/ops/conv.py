@@ -14,7 +14,7 @@ from typing import ClassVar, Literal, NamedTuple, get_args
 
 from edgetrain.errors import ModelError
 from edgetrain.ops.op import LANES, Arithmetic, Context, Signal, TensorRule, padded
-from edgetrain.ops.weights import LIMIT, WEIGHT_MODES, Training, WeightOp
+from edgetrain.ops.weights import LIMIT, Training, WeightOp
 
 __all__ = ["Conv", "Conv1d", "Conv2d", "Geometry", "Padding"]
 
@@ -157,6 +157,10 @@ class Conv(WeightOp):
             return (self.outputs, source.channels)
         return (self.outputs, self.kernel_height, self.kernel, source.channels)
 
+    def rows(self, source: Signal) -> tuple[int, int]:
+        shape = self.geometry(source)
+        return self.outputs * shape.taps, shape.channels
+
     def input_bytes(self, source: Signal) -> int:
         shape = self.geometry(source)
         return shape.pixels * padded(shape.channels)
@@ -183,23 +187,23 @@ class Conv(WeightOp):
         )
 
     def tensors(self, context: Context) -> tuple[TensorRule, ...]:
-        source, mode, threads = context.source, context.mode, context.threads
-        weights = "scale" if self.weight_mode(mode) == "fsb" else "latent"
-        rows = context.examples * context.block_pixels
-        return (
-            TensorRule(weights, self.weight_bytes(source, mode), "persistent"),
-            TensorRule("codes", rows * padded(self.outputs) // 2, "codes"),
+        threads, rows = context.threads, context.examples * context.block_pixels
+        rules = [
+            *self.weight_rules(context),
             TensorRule("forward_tile", threads * self._forward_tile(context), "forward"),
-            TensorRule("backward_tile", threads * self._backward_tile(context), "products"),
-            *self._sign_index(context),
-        )
+        ]
+        if context.learns:
+            tile = threads * self._backward_tile(context)
+            rules.append(TensorRule("codes", rows * padded(self.outputs) // 2, "codes"))
+            rules.append(TensorRule("backward_tile", tile, "products"))
+        return (*rules, *self._sign_index(context))
 
     def arithmetic(self, context: Context) -> Arithmetic:
         shape, planes = self.geometry(context.source), self._planes(context)
         products = context.examples * shape.pixels * shape.taps * shape.channels * self.outputs
         return Arithmetic(
             forward=products * planes,
-            backward=products * (1 if context.first else 1 + planes),
+            backward=products * self.backward_products(context, planes),
             bytes_moved=4 * self.weight_bytes(context.source, context.mode)
             + 3
             * context.examples
@@ -208,11 +212,10 @@ class Conv(WeightOp):
         )
 
     def record(self, context: Context, offsets: dict[str, int]) -> tuple[int, ...]:
-        source, weight_mode = context.source, self.weight_mode(context.mode)
-        out = self.flow(source)
+        source, out = context.source, self.flow(context.source)
         return (
             context.index,
-            WEIGHT_MODES.index(weight_mode),
+            *self.weight_record(context, offsets),
             int(source.kind == "bits"),
             source.height,
             source.width,
@@ -224,14 +227,13 @@ class Conv(WeightOp):
             self.kernel,
             self.stride,
             *self.pads(source),
-            offsets["scale" if weight_mode == "fsb" else "latent"],
             offsets["input"],
             offsets["input_gradient"],
-            offsets["codes"],
+            offsets.get("codes", -1),
             offsets["forward_tile"],
             self._forward_tile(context),
-            offsets["backward_tile"],
-            self._backward_tile(context),
+            offsets.get("backward_tile", -1),
+            self._backward_tile(context) if context.learns else 0,
             offsets.get("sign_index", -1),
         )
 
@@ -243,7 +245,7 @@ class Conv(WeightOp):
         """Panel, sums of its taps, two rows of sums, image, sums before pooling, and the tile."""
         shape, signs = self.geometry(context.source), context.source.kind == "bits"
         width = padded(shape.channels)
-        binary = signs and self.weight_mode(context.mode) == "bnn"
+        binary = signs and self.has_signs(context.mode)
         panel = shape.taps * width * (LANES // 8 if binary else LANES) * self._planes(context)
         image = shape.reached * width // (8 if binary else 1) if signs else 0
         unpooled = shape.pixels * ROW if context.block_pixels != shape.pixels else 0
@@ -253,7 +255,8 @@ class Conv(WeightOp):
     def _backward_tile(self, context: Context) -> int:
         """Return the largest of the layouts that use it in turn."""
         layouts = [self._product_parts(context)]
-        if context.source.kind == "bits" and _groups(context.examples) <= MOST_LOOKUPS:
+        signs = context.source.kind == "bits"
+        if signs and not self.frozen and _groups(context.examples) <= MOST_LOOKUPS:
             layouts.append(self._lookup_weight_parts(context))
         if self._can_look_up_input(context):
             layouts.append(self._lookup_input_parts(context))
@@ -262,13 +265,14 @@ class Conv(WeightOp):
     def _product_parts(self, context: Context) -> tuple[int, ...]:
         """Columns of codes, panel of x, gradient, two rows, codes, and for the input their image.
 
-        The last two parts, the image and the panel of weights, give the gradient of the input.
+        The first three train the weights; the last two, the image and the panel of weights, give
+        the gradient of the input.
         """
         shape, depth = self.geometry(context.source), padded(self.outputs)
         chunk = max(1, min(context.examples, CHUNK_PIXELS // shape.pixels))
         columns = chunk * padded(shape.pixels, 4)
-        gradient = shape.taps * depth * ROW
-        parts = (columns * depth, columns * LANES, gradient, 2 * ROW, shape.pixels * depth)
+        training = (columns * depth, columns * LANES, shape.taps * depth * ROW)
+        parts = (*(() if self.frozen else training), 2 * ROW, shape.pixels * depth)
         if context.first:
             return parts
         height = shape.height + shape.kernel_height - 1
@@ -290,7 +294,7 @@ class Conv(WeightOp):
         return codes, (shape.width + shape.kernel_width - 1) * groups * TABLE
 
     def _can_look_up_input(self, context: Context) -> bool:
-        signs = context.source.kind == "bits" and self.weight_mode(context.mode) == "bnn"
+        signs = context.source.kind == "bits" and self.has_signs(context.mode)
         return signs and not context.first and self.stride == 1 and self.kernel > 1
 
     def _sign_index(self, context: Context) -> tuple[TensorRule, ...]:

@@ -37,11 +37,13 @@ class GlobalAveragePool(Op):
 
     def tensors(self, context: Context) -> tuple[TensorRule, ...]:
         features = context.examples * padded(context.source.channels)
-        return (TensorRule("features", features, "retained"),)
+        return (TensorRule("features", features, "retained" if context.learns else "passed"),)
 
     def arithmetic(self, context: Context) -> Arithmetic:
         elements = context.examples * context.source.features
-        return Arithmetic(forward=elements, backward=elements, bytes_moved=4 * elements)
+        return Arithmetic(
+            forward=elements, backward=elements if context.learns else 0, bytes_moved=4 * elements
+        )
 
     def record(self, context: Context, offsets: dict[str, int]) -> tuple[int, ...]:
         return (context.source.channels, offsets["features"])

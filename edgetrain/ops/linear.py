@@ -1,8 +1,9 @@
-"""Linear: y = W x in exact integers, with weights trained in one of three ways.
+"""Linear: y = W x in exact integers, with weights trained in one of three ways, or not at all.
 
-bnn   W = sign(latent), the latent an int8 (ALGORITHMS: memory-lean training)
-fsb   W = scale * S, S fixed signs drawn from the seed, one uint8 scale a group of inputs
-int8  W = latent
+bnn     W = sign(latent), the latent an int8 (ALGORITHMS: memory-lean training)
+fsb     W = scale * S, S fixed signs drawn from the seed, one uint8 scale a group of inputs
+int8    W = latent
+frozen  W = S, signs drawn from the seed or taken over from a trained layer, held as bits
 """
 
 from __future__ import annotations
@@ -56,6 +57,9 @@ class Linear(WeightOp):
         scaled = self.weight_mode(mode) == "fsb"
         return (self.outputs, self.scales(inputs) if scaled else inputs)
 
+    def rows(self, source: Signal) -> tuple[int, int]:
+        return self.outputs, source.features
+
     def input_bytes(self, source: Signal) -> int:
         return padded(source.features)
 
@@ -84,15 +88,20 @@ class Linear(WeightOp):
 
     def tensors(self, context: Context) -> tuple[TensorRule, ...]:
         inputs, examples, outputs = context.source.features, context.examples, self.outputs
-        weights = "scale" if self.weight_mode(context.mode) == "fsb" else "latent"
         rules = [
-            TensorRule(weights, self.weight_bytes(context.source, context.mode), "persistent"),
-            TensorRule("codes", examples * padded(outputs) // 2, "codes"),
-            TensorRule("code_rows", examples * padded(outputs), "products"),
-            TensorRule("code_columns", padded(outputs) * padded(examples, 4), "products"),
+            *self.weight_rules(context),
             TensorRule("forward_tile", context.threads * self._forward_tile(context), "forward"),
-            TensorRule("backward_tile", context.threads * self._backward_tile(context), "products"),
         ]
+        if context.learns:
+            tile = context.threads * self._backward_tile(context)
+            rules += [
+                TensorRule("codes", examples * padded(outputs) // 2, "codes"),
+                TensorRule("code_rows", examples * padded(outputs), "products"),
+                TensorRule("backward_tile", tile, "products"),
+            ]
+        if context.learns and not self.frozen:
+            columns = padded(outputs) * padded(examples, 4)
+            rules.append(TensorRule("code_columns", columns, "products"))
         if self._expands(context):
             rules.append(TensorRule("input_bytes", examples * padded(inputs), "forward"))
         return tuple(rules)
@@ -103,35 +112,33 @@ class Linear(WeightOp):
         weights = self.weight_bytes(context.source, context.mode)
         return Arithmetic(
             forward=products * planes,
-            backward=products * (1 if context.first else 1 + planes),
+            backward=products * self.backward_products(context, planes),
             bytes_moved=4 * weights + 3 * context.examples * (inputs + self.outputs) // 8,
         )
 
     def record(self, context: Context, offsets: dict[str, int]) -> tuple[int, ...]:
-        weight_mode = self.weight_mode(context.mode)
         return (
             context.index,
-            WEIGHT_MODES.index(weight_mode),
+            *self.weight_record(context, offsets),
             int(context.source.kind == "bits"),
             context.source.features,
             self.outputs,
             self.group,
-            offsets["scale" if weight_mode == "fsb" else "latent"],
             offsets["input"],
             offsets.get("input_bytes", -1),
             offsets["input_gradient"],
-            offsets["codes"],
-            offsets["code_rows"],
-            offsets["code_columns"],
+            offsets.get("codes", -1),
+            offsets.get("code_rows", -1),
+            offsets.get("code_columns", -1),
             offsets["forward_tile"],
             self._forward_tile(context),
-            offsets["backward_tile"],
-            self._backward_tile(context),
+            offsets.get("backward_tile", -1),
+            self._backward_tile(context) if context.learns else 0,
         )
 
     def _expands(self, context: Context) -> bool:
         """Whether packed signs must become bytes, because the weights are wider than a bit."""
-        return context.source.kind == "bits" and self.weight_mode(context.mode) != "bnn"
+        return context.source.kind == "bits" and not self.has_signs(context.mode)
 
     def _planes(self, context: Context) -> int:
         """Return the int8 planes of a weight: a scale of 8 bits and its sign need two."""
@@ -139,13 +146,14 @@ class Linear(WeightOp):
 
     def _forward_tile(self, context: Context) -> int:
         inputs = context.source.features
-        binary = context.source.kind == "bits" and self.weight_mode(context.mode) == "bnn"
+        binary = context.source.kind == "bits" and self.has_signs(context.mode)
         panel = padded(inputs) // 8 * LANES if binary else padded(inputs) * LANES
         sums = 2 * LANES * 4
         return padded(panel, 64) + sums + context.examples * LANES * 4
 
     def _backward_tile(self, context: Context) -> int:
-        input_panel = padded(context.examples, 4) * LANES
-        weight_panel = padded(self.outputs) * LANES
-        sums = 2 * LANES * 4
-        return padded(input_panel, 64) + weight_panel + sums + GRADIENT_ROWS * LANES * 4
+        """Panel of weights and two rows of sums; to train, a panel of x and a tile of gradient."""
+        size = padded(self.outputs) * LANES + 2 * LANES * 4
+        if self.frozen:
+            return size
+        return size + padded(padded(context.examples, 4) * LANES, 64) + GRADIENT_ROWS * LANES * 4

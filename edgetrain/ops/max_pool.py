@@ -24,8 +24,8 @@ class MaxPool(Pool):
     reference: ClassVar[str] = "edgetrain.reference.max_pool"
 
     def tensors(self, context: Context) -> tuple[TensorRule, ...]:
+        if not context.learns:
+            return ()
         # Two bits a maximum: which of four places it came from.
         rows = context.examples * self.flow(context.source).pixels
-        return (
-            TensorRule("argument", 2 * rows * padded(context.source.channels) // 8, "pooled"),
-        )
+        return (TensorRule("argument", 2 * rows * padded(context.source.channels) // 8, "pooled"),)

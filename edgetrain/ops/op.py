@@ -34,6 +34,7 @@ Phase = Literal[
     "loaded",
     "retained",
     "pooled",
+    "passed",
     "gradient",
     "forward",
     "norm",
@@ -48,6 +49,7 @@ persistent  always
 loaded      from the loading of a micro-batch to the products
 retained    from the forward step to the norm's
 pooled      from the forward step to the products
+passed      from the forward step to the last step of another block that reads it
 gradient    from the products of the block above, which make it, to the norm's step
 forward     during the forward step
 norm        during the norm's step
@@ -99,7 +101,8 @@ class Context:
     """Where an op stands in a plan.
 
     index is the number of its block, block_pixels the pixels that flow out of the block, source
-    what flows into the op, examples the micro-batch, branch what the block's shortcut reads.
+    what flows into the op, examples the micro-batch, branch what the block's shortcut reads, lowest
+    the number of the lowest block that trains, where the backward pass ends.
     """
 
     index: int
@@ -110,11 +113,17 @@ class Context:
     last: bool
     block_pixels: int = 1
     branch: Branch | None = None
+    lowest: int = 0
 
     @property
     def first(self) -> bool:
         """Whether nothing below this block needs a gradient."""
-        return self.index == 0
+        return self.index <= self.lowest
+
+    @property
+    def learns(self) -> bool:
+        """Whether a gradient arrives at this block."""
+        return self.index >= self.lowest
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,9 @@ class Pool(Op):
 
     def arithmetic(self, context: Context) -> Arithmetic:
         elements = context.examples * context.source.features
-        return Arithmetic(forward=elements, backward=elements, bytes_moved=5 * elements)
+        return Arithmetic(
+            forward=elements, backward=elements if context.learns else 0, bytes_moved=5 * elements
+        )
 
     def record(self, context: Context, offsets: dict[str, int]) -> tuple[int, ...]:
         pooled = self.flow(context.source)

@@ -57,6 +57,8 @@ class BitShortcut(Shortcut):
         return 1
 
     def tensors(self, context: Context) -> tuple[TensorRule, ...]:
+        if not context.learns:
+            return ()
         rows = context.examples * context.source.pixels
         packed = rows * padded(context.source.channels) // 2
         return (TensorRule("branch_codes", packed, "sent"),)
@@ -65,12 +67,14 @@ class BitShortcut(Shortcut):
         elements = context.examples * context.source.features
         # The gradient is read and written twice, and its codes once each.
         return Arithmetic(
-            forward=elements // 8, backward=4 * elements, bytes_moved=elements // 2 + 17 * elements
+            forward=elements // 8,
+            backward=4 * elements if context.learns else 0,
+            bytes_moved=elements // 2 + (17 * elements if context.learns else 0),
         )
 
     def record(self, context: Context, offsets: dict[str, int]) -> tuple[int, ...]:
         assert context.branch is not None
-        return (context.branch.index, offsets["branch_codes"])
+        return (context.branch.index, offsets.get("branch_codes", -1))
 
 
 @dataclass(frozen=True)

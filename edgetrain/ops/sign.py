@@ -25,11 +25,17 @@ class Sign(Op):
     def tensors(self, context: Context) -> tuple[TensorRule, ...]:
         rows = context.examples * context.source.pixels
         packed = rows * padded(context.source.channels) // 8
+        if not context.learns:
+            return (TensorRule("sign", packed, "passed"),)
         return (TensorRule("sign", packed, "retained"), TensorRule("mask", packed, "retained"))
 
     def arithmetic(self, context: Context) -> Arithmetic:
         elements = context.examples * context.source.features
-        return Arithmetic(forward=3 * elements, backward=elements, bytes_moved=elements // 2)
+        return Arithmetic(
+            forward=3 * elements,
+            backward=elements if context.learns else 0,
+            bytes_moved=elements // 2,
+        )
 
     def record(self, context: Context, offsets: dict[str, int]) -> tuple[int, ...]:
-        return (context.source.channels, offsets["sign"], offsets["mask"])
+        return (context.source.channels, offsets["sign"], offsets.get("mask", -1))

@@ -11,13 +11,8 @@ from numpy.typing import NDArray
 from edgetrain.ops.conv import Conv
 from edgetrain.ops.op import Signal
 from edgetrain.ops.weights import WeightMode
-from edgetrain.reference.linear import (
-    INITIAL_SCALE,
-    fixed_signs,
-    initial_latents,
-    moved,
-    row_counters,
-)
+from edgetrain.reference.latents import FrozenSigns, Tensors, fixed_signs
+from edgetrain.reference.linear import INITIAL_SCALE, initial_latents, moved, row_counters
 from edgetrain.reference.random import Key, random_bytes
 
 __all__ = ["ConvWeights"]
@@ -27,7 +22,7 @@ Integers = NDArray[np.int64]
 
 @dataclass
 class ConvWeights:
-    """The trained state: latents (outputs, rows, columns, channels), or scales a kernel."""
+    """The state: latents (outputs, rows, columns, channels), scales a kernel, or signs held."""
 
     op: Conv
     source: Signal
@@ -35,17 +30,27 @@ class ConvWeights:
     seed: int
     layer: int
     stored: Integers
+    held: FrozenSigns | None = None
 
     @classmethod
     def initial(cls, op: Conv, source: Signal, mode: str, *, seed: int, layer: int) -> ConvWeights:
         """Draw the initial weights: latents uniform over their levels, scales one half."""
         shape = op.state_shape(source, mode)
         weights = cls(op, source, op.weight_mode(mode), seed, layer, np.zeros(shape, np.int64))
-        if weights.mode == "fsb":
+        if weights.mode == "frozen":
+            rows, columns = op.rows(source)
+            weights.held = FrozenSigns.initial(rows, columns, seed=seed, layer=layer)
+        elif weights.mode == "fsb":
             weights.stored += INITIAL_SCALE
         else:
             weights.stored = initial_latents(weights.counters(), seed, layer)
         return weights
+
+    def tensors(self) -> Tensors:
+        """Return the state under the names of the schema."""
+        if self.held is not None:
+            return self.held.tensors()
+        return {"scale" if self.mode == "fsb" else "latent": self.stored}
 
     @property
     def outputs(self) -> int:
@@ -78,6 +83,8 @@ class ConvWeights:
 
     def weights(self) -> Integers:
         """Return what the layer multiplies by, (outputs, rows, columns, channels)."""
+        if self.held is not None:
+            return self.held.signs.reshape(self.weight_shape)
         if self.mode == "bnn":
             return np.where(self.stored >= 0, 1, -1)
         if self.mode == "int8":
@@ -119,6 +126,9 @@ class ConvWeights:
 
     def update(self, gradient: Integers, key: Key, step: int) -> None:
         """Move the state by step/256 levels against the sign of the gradient, rounded at random."""
+        if self.held is not None:
+            self.held.update(gradient.reshape(self.held.signs.shape), key, step)
+            return
         draws = random_bytes(key, self.counters())
         self.stored = moved(self.mode, self.stored, gradient, draws, step)
 

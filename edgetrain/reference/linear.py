@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetrain.ops.linear import WeightMode
-from edgetrain.ops.op import LANES, padded
-from edgetrain.reference.random import Key, Purpose, derive, random_bits, random_bytes
+from edgetrain.ops.op import padded
+from edgetrain.reference.latents import FrozenSigns, Tensors, fixed_signs
+from edgetrain.reference.random import Key, Purpose, derive, random_bytes
 
 __all__ = [
     "INITIAL_SCALE",
     "LinearWeights",
-    "fixed_signs",
     "initial_latents",
     "moved",
     "row_counters",
@@ -26,7 +26,7 @@ INITIAL_SCALE = 128
 
 @dataclass
 class LinearWeights:
-    """The trained state of a layer: latents (outputs, inputs), or scales (outputs, groups)."""
+    """The state of a layer: latents (outputs, inputs), scales (outputs, groups), or signs held."""
 
     mode: WeightMode
     inputs: int
@@ -35,17 +35,28 @@ class LinearWeights:
     seed: int
     layer: int
     stored: Integers
+    held: FrozenSigns | None = None
 
     @classmethod
     def initial(
         cls, mode: WeightMode, inputs: int, outputs: int, *, group: int, seed: int, layer: int
     ) -> LinearWeights:
         """Draw the initial weights: latents uniform over their levels, scales one half."""
-        if mode == "fsb":
+        held = None
+        if mode == "frozen":
+            stored = np.zeros((0, 0), np.int64)
+            held = FrozenSigns.initial(outputs, inputs, seed=seed, layer=layer)
+        elif mode == "fsb":
             stored = np.full((outputs, -(-inputs // group)), INITIAL_SCALE, np.int64)
         else:
             stored = initial_latents(row_counters(outputs, inputs), seed, layer)
-        return cls(mode, inputs, outputs, group, seed, layer, stored)
+        return cls(mode, inputs, outputs, group, seed, layer, stored, held)
+
+    def tensors(self) -> Tensors:
+        """Return the state under the names of the schema."""
+        if self.held is not None:
+            return self.held.tensors()
+        return {"scale" if self.mode == "fsb" else "latent": self.stored}
 
     def signs(self) -> Integers:
         """Return the fixed signs of fsb, (outputs, inputs), drawn from the seed."""
@@ -53,6 +64,8 @@ class LinearWeights:
 
     def weights(self) -> Integers:
         """Return what the layer multiplies by, (outputs, inputs)."""
+        if self.held is not None:
+            return self.held.signs
         if self.mode == "bnn":
             return np.where(self.stored >= 0, 1, -1)
         if self.mode == "int8":
@@ -77,17 +90,11 @@ class LinearWeights:
 
     def update(self, gradient: Integers, key: Key, step: int) -> None:
         """Move the state by step/256 levels against the sign of the gradient, rounded at random."""
+        if self.held is not None:
+            self.held.update(gradient, key, step)
+            return
         draws = random_bytes(key, row_counters(*self.stored.shape))
         self.stored = moved(self.mode, self.stored, gradient, draws, step)
-
-
-def fixed_signs(rows: int, columns: int, seed: int, layer: int) -> Integers:
-    """Return the signs that fsb never trains, (rows, columns), a word of 32 at a time."""
-    words = padded(columns) // LANES
-    key = derive(seed, 0, layer, Purpose.FIXED_SIGNS)
-    drawn = random_bits(key, np.arange(rows * words)).reshape(rows, words)
-    bits = drawn[:, :, None] >> np.arange(LANES, dtype=np.uint32) & np.uint32(1)
-    return bits.reshape(rows, -1)[:, :columns].astype(np.int64) * 2 - 1
 
 
 def initial_latents(counters: Integers, seed: int, layer: int) -> Integers:

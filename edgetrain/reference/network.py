@@ -109,6 +109,7 @@ class ReferenceNetwork:
     def __init__(self, model: Model, mode: str, seed: int) -> None:
         self.seed = seed
         self.input_shape = model.input_shape
+        self.lowest = model.lowest_trained
         self.layers = [Layer(block, mode, seed) for block in model.blocks()]
         self.weights = [layer.weights for layer in self.layers]
         self.channels = [ChannelState(weights.outputs) for weights in self.weights]
@@ -121,7 +122,7 @@ class ReferenceNetwork:
         logits = self._forward(features, settings.statistics_momentum)
         loss, gradient = softmax_cross_entropy(logits, labels)
         scale = np.float32(1) / (np.float32(len(labels)) * np.float32(GRADIENT_UNITS))
-        for index in reversed(range(len(self.weights))):
+        for index in reversed(range(self.lowest, len(self.weights))):
             gradient, scale = self._backward(index, gradient, scale, settings)
         return loss
 

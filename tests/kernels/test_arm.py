@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from edgetrain.freeze import freeze
 from edgetrain.model import Model
 from edgetrain.models import mlp
 from edgetrain.ops import (
@@ -66,6 +67,7 @@ PLANS: dict[str, Plan] = {
     "mlp_fsb": plan(mlp(70, 5, (64, 33)), 9, "fsb"),
     "image_bnn": plan(image_model("bnn"), 6, "bnn", threads=2),
     "image_fsb": plan(image_model("int8"), 6, "fsb"),
+    "image_frozen": plan(freeze(image_model("bnn"), 1), 6, "bnn"),
     "signal_bnn": plan(signal_model(), 5, "bnn"),
 }
 

@@ -25,7 +25,7 @@ ISAS = _native.supported_isas()
 # One below, at and above a word and a register, and lengths that divide by nothing.
 AWKWARD = (1, 3, 63, 64, 65, 1000)
 KINDS = tuple(product(("bnn", "fsb"), ("auto", "int8"), ("auto", "int8")))
-DTYPES = {"I8": np.int8, "U8": np.uint8, "F32": np.float32}
+DTYPES = {"I8": np.int8, "U8": np.uint8, "F32": np.float32, "U32": np.uint32}
 
 
 def data(count: int, features: int, classes: int, *, signed: bool = False) -> tuple[Any, Any]:
@@ -49,8 +49,7 @@ def reference_state(network: ReferenceNetwork) -> dict[str, Any]:
     for index, (weights, channels) in enumerate(
         zip(network.weights, network.channels, strict=True)
     ):
-        kind = "scale" if weights.mode == "fsb" else "latent"
-        state[f"layer{index}.{kind}"] = weights.stored
+        state |= {f"layer{index}.{name}": value for name, value in weights.tensors().items()}
         for name in ("shift", "mean", "deviation"):
             state[f"layer{index}.{name}"] = getattr(channels, name)
     return state

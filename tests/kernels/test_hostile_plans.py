@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from edgetrain.freeze import freeze
 from edgetrain.model import Model
 from edgetrain.models import har_cnn, mlp
 from edgetrain.models.stack import classifier, stage
@@ -54,6 +55,9 @@ PLANS: dict[str, Plan] = {
     "images_fsb": plan(IMAGES, 5, "fsb"),
     "joined_bnn": plan(JOINED, 4, "bnn", threads=2),
     "joined_fsb": plan(JOINED, 4, "fsb"),
+    "mlp_frozen": plan(freeze(mlp(70, 5, (64, 33)), 1), 9, "bnn", threads=2),
+    "joined_frozen": plan(freeze(JOINED, 2), 4, "bnn"),
+    "images_frozen": plan(freeze(IMAGES, 1), 5, "bnn"),
     "har_cnn": plan(har_cnn(window=16), 3, "fsb"),
 }
 

@@ -35,7 +35,9 @@ struct ConvBackward {
       const std::size_t count = std::min(chunk, examples - begin);
       for (std::size_t i = 0; i < count; ++i) {
         Codes::decode(shape, gradient, begin + i, depth, scratch.code_rows);
-        interleave_rows(shape, scratch.code_rows, scratch.columns + i * quads * 4 * depth);
+        if (step != nullptr) {
+          interleave_rows(shape, scratch.code_rows, scratch.columns + i * quads * 4 * depth);
+        }
         if (input_gradient != nullptr) {
           place(shape, scratch.code_rows, scratch.code_image);
           multiply_input(weights, first, begin + i == 0, scratch,

@@ -72,7 +72,7 @@ struct ConvCodes {
  private:
   // The outputs whose maximum was at a place of its window; all, where windows are summed.
   static std::uint32_t chosen(const Pool& pool, std::size_t word, std::size_t place) {
-    if (pool.average()) {
+    if (pool.average) {
       return ~0U;
     }
     const std::uint32_t low = (place & 1) != 0 ? pool.low[word] : ~pool.low[word];

@@ -43,7 +43,7 @@ struct ConvForward {
       if (input.signs != nullptr) {
         correct_borders(shape, scratch.tap_sums, sums);
       }
-      if (pool.present() && pool.average()) {
+      if (pool.present() && pool.average) {
         sum_windows(shape, pool, sums, tile + example * pool.pixels() * lanes);
       } else if (pool.present()) {
         take_maxima(shape, pool, example * pool.pixels(), sums, tile);
@@ -230,6 +230,9 @@ struct ConvForward {
         for (std::size_t lane = 0; lane < lanes; ++lane) {
           best[lane] = std::max(best[lane], value[lane]);
         }
+      }
+      if (pool.low == nullptr) {
+        continue;
       }
       pool.low[(first_row + pixel) * pool.words] = low;
       pool.high[(first_row + pixel) * pool.words] = high;

@@ -29,8 +29,7 @@ struct ConvLookup {
         const std::size_t count = std::min(most, shape.outputs - output);
         std::uint32_t words[most];
         for (std::size_t i = 0; i < count; ++i) {
-          words[i] = Isa::sign_word(weights.latent +
-                                    ((output + i) * shape.taps() + tap) * shape.channels + first);
+          words[i] = ConvPanels<Isa>::signs(weights, output + i, tap, first);
         }
         Lookup::gather_bits(words, 1, places, count, index);
       }

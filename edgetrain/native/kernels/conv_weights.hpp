@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "edgetrain/kernels.hpp"
+#include "panel.hpp"
 
 namespace edgetrain {
 
@@ -17,6 +18,15 @@ struct ConvPanels {
     const std::size_t words = padded(weights.shape.channels) / lanes;
     const std::size_t row = output * weights.shape.taps() + tap;
     return random_bits(weights.signs, static_cast<std::uint32_t>(row * words + first / lanes));
+  }
+
+  // The signs of one output and tap for the 32 channels from `first`, all of which exist.
+  static std::uint32_t signs(const ConvWeights& weights, std::size_t output, std::size_t tap,
+                             std::size_t first) {
+    const std::size_t row = output * weights.shape.taps() + tap;
+    return weights.latent == nullptr
+               ? sign_word(weights.held, row, first)
+               : Isa::sign_word(weights.latent + row * weights.shape.channels + first);
   }
 
   // values[32] = the weights of one output and tap for the channels from `first`.
@@ -33,6 +43,12 @@ struct ConvPanels {
         const int part = plane == 0 ? scale[lane] >> 1 : scale[lane] & 1;
         values[lane] = static_cast<std::int8_t>(sign * part);
       }
+      return;
+    }
+    if (weights.latent == nullptr) {
+      std::int8_t signs[lanes];
+      Panel<Isa>::unpack(sign_word(weights.held, output * shape.taps() + tap, first), signs);
+      std::memcpy(values, signs, valid);
       return;
     }
     const std::int8_t* latent =
@@ -68,7 +84,8 @@ struct ConvPanels {
                             std::int8_t* panel) {
     const ConvShape& shape = weights.shape;
     const std::size_t stride = shape.taps() * shape.channels;
-    const bool direct = weights.mode == WeightMode::bnn && first + lanes <= shape.channels;
+    const bool binary = weights.mode == WeightMode::bnn && weights.latent != nullptr;
+    const bool direct = binary && first + lanes <= shape.channels;
     for (std::size_t tap = shape.taps(); tap-- > 0;) {
       for (std::size_t output = 0; output < padded(shape.outputs); output += 4) {
         if (direct && output + 4 <= shape.outputs) {
@@ -93,9 +110,10 @@ struct ConvPanels {
     const std::size_t words = shape.taps() * shape.channels / lanes;
     for (std::size_t lane = 0; lane < lanes; ++lane) {
       const bool exists = first + lane < shape.outputs;
-      const std::int8_t* row = weights.latent + (first + lane) * words * lanes;
       for (std::size_t word = 0; word < words; ++word) {
-        panel[word * lanes + lane] = exists ? Isa::sign_word(row + word * lanes) : 0;
+        const std::size_t tap = word * lanes / shape.channels;
+        panel[word * lanes + lane] =
+            exists ? signs(weights, first + lane, tap, word * lanes - tap * shape.channels) : 0;
       }
     }
   }

@@ -64,6 +64,9 @@ struct LinearKernels {
                  factor, plane > 0, input_gradient.rows, input_gradient.stride);
       }
     }
+    if (!weights.trains()) {
+      return;
+    }
     pack_examples(weights.inputs, input, count, first, scratch.input_panel);
     Panel<Isa>::sum_lanes(scratch.input_panel, padded(count, 4) / 4, -code_zero, false,
                           scratch.initial);

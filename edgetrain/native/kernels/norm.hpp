@@ -137,6 +137,9 @@ struct NormKernels {
       for (std::size_t i = 0; i < present; ++i) {
         Isa::decode(codes + ((row + i) * channels + first) / 2, out + i * channels);
       }
+      if (columns == nullptr) {
+        continue;
+      }
       auto* quads = reinterpret_cast<std::int8_t*>(columns + row * channels + 4 * first);
       Panel<Isa>::template interleave_present<ByteForm::plain>(out, channels, present, code_zero,
                                                                quads);

@@ -26,6 +26,13 @@ struct Panel {
     std::memcpy(panel, packed, sizeof packed);
   }
 
+  // values[32] = 1 and -1 of a word.
+  static void unpack(std::uint32_t word, std::int8_t* values) {
+    for (std::uint32_t lane = 0; lane < lanes; ++lane) {
+      values[lane] = static_cast<std::int8_t>(static_cast<int>((word >> lane) & 1U) * 2 - 1);
+    }
+  }
+
   // panel[32 lanes][4 rows] = the rows that are present, `filler` in place of the others.
   template <ByteForm form>
   static void interleave_present(const std::uint8_t* rows, std::size_t stride, std::size_t present,

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "edgetrain/kernels.hpp"
+#include "panel.hpp"
 
 namespace edgetrain {
 
@@ -27,6 +28,8 @@ struct WeightPanels {
     const std::size_t valid = std::min(lanes, weights.inputs - first);
     if (weights.mode == WeightMode::fsb) {
       expand_scaled(weights, output, first, plane, values);
+    } else if (weights.latent == nullptr) {
+      Panel<Isa>::unpack(sign_word(weights.held, output, first), values);
     } else {
       const std::int8_t* latent = weights.latent + output * weights.inputs + first;
       std::int8_t padded_latent[lanes] = {};
@@ -52,7 +55,13 @@ struct WeightPanels {
     const std::size_t words = padded(weights.inputs) / lanes;
     for (std::size_t lane = 0; lane < lanes; ++lane) {
       const bool exists = first + lane < weights.outputs;
-      const std::int8_t* row = weights.latent + (first + lane) * weights.inputs;
+      if (exists && weights.latent == nullptr) {
+        for (std::size_t word = 0; word < words; ++word) {
+          panel[word * lanes + lane] = sign_word(weights.held, first + lane, word * lanes);
+        }
+        continue;
+      }
+      const std::int8_t* row = exists ? weights.latent + (first + lane) * weights.inputs : nullptr;
       for (std::size_t word = 0; word < words; ++word) {
         const std::size_t valid = std::min(lanes, weights.inputs - word * lanes);
         std::uint32_t signs = 0;
@@ -75,7 +84,7 @@ struct WeightPanels {
     for (std::size_t input = 0; input < padded(weights.inputs); input += lanes) {
       std::int8_t* out = panel + input * lanes;
       const bool whole = first + lanes <= weights.outputs && input + lanes <= weights.inputs;
-      if (whole && weights.mode != WeightMode::fsb) {
+      if (whole && weights.latent != nullptr) {
         const std::int8_t* latents = weights.latent + first * weights.inputs + input;
         if (weights.mode == WeightMode::bnn) {
           Isa::template transpose<ByteForm::signs>(latents, weights.inputs, out);
@@ -95,7 +104,7 @@ struct WeightPanels {
   // panel[outputs / 4][32 inputs][4 outputs] of the inputs from `first`.
   static void pack_inputs(const Weights& weights, std::size_t first, std::size_t plane,
                           std::int8_t* panel) {
-    const bool whole = first + lanes <= weights.inputs && weights.mode != WeightMode::fsb;
+    const bool whole = first + lanes <= weights.inputs && weights.latent != nullptr;
     for (std::size_t output = 0; output < padded(weights.outputs); output += 4) {
       std::int8_t* out = panel + output * lanes;
       if (whole && output + 4 <= weights.outputs) {

@@ -46,14 +46,18 @@ void Engine::initialise() {
     if (block.convolutional) {
       const ConvWeights weights = weights_of(block.conv);
       const ConvShape& shape = weights.shape;
-      if (weights.mode == WeightMode::fsb) {
+      if (weights.held.holding != Holding::int8) {
+        edgetrain::initialise(weights.held, shape.outputs * shape.taps(), weights.signs);
+      } else if (weights.mode == WeightMode::fsb) {
         std::fill_n(weights.scale, shape.outputs * shape.channels, initial_scale);
       } else {
         initialise_weights(weights.latent, shape.outputs * shape.taps(), shape.channels, key);
       }
     } else {
       const Weights weights = weights_of(block.linear);
-      if (weights.mode == WeightMode::fsb) {
+      if (weights.held.holding != Holding::int8) {
+        edgetrain::initialise(weights.held, weights.outputs, weights.signs);
+      } else if (weights.mode == WeightMode::fsb) {
         std::fill_n(weights.scale, weights.outputs * weights.scales, initial_scale);
       } else {
         initialise_weights(weights.latent, weights.outputs, weights.inputs, key);
@@ -61,7 +65,9 @@ void Engine::initialise() {
     }
     const BatchNormRecord& norm = block.norm;
     for (const std::size_t zeroed : {norm.shift, norm.moment1, norm.moment2, norm.mean}) {
-      std::fill_n(arena_.at<float>(zeroed), norm.channels, 0.0F);
+      if (zeroed != absent) {
+        std::fill_n(arena_.at<float>(zeroed), norm.channels, 0.0F);
+      }
     }
     std::fill_n(arena_.at<float>(norm.deviation), norm.channels, 1.0F);
   }
@@ -86,7 +92,7 @@ LossResult Engine::train(const Examples& examples, const StepSettings& settings)
   }
   const LossResult result = loss(examples.count);
   float scale = 1.0F / (static_cast<float>(examples.count) * static_cast<float>(gradient_units));
-  for (std::size_t index = program_.blocks.size(); index-- > 0;) {
+  for (std::size_t index = program_.blocks.size(); index-- > program_.lowest;) {
     const Block& block = program_.blocks[index];
     scale = backward_norm(block, examples.count, scale, settings);
     const Timer timer(profile_, index, Phase::gradients);
@@ -175,7 +181,7 @@ void Engine::finish_tile(const Block& block, std::size_t count, std::size_t firs
   auto* mean = arena_.at<float>(norm.mean) + first;
   auto* deviation = arena_.at<float>(norm.deviation) + first;
   const auto* shift = arena_.at<float>(norm.shift) + first;
-  auto* inverse = arena_.at<float>(norm.inverse_deviation) + first;
+  auto* inverse = arena_.optional<float>(norm.inverse_deviation);
   TileSums sums;
   if (momentum != nullptr) {
     kernels_.tile_sums(tile, count, sums);
@@ -191,7 +197,9 @@ void Engine::finish_tile(const Block& block, std::size_t count, std::size_t firs
       statistics[lane] = statistics_of(sums.sum[lane], sums.deviation[lane], count);
       mean[lane] = blend(mean[lane], statistics[lane].mean, *momentum);
       deviation[lane] = blend(deviation[lane], statistics[lane].deviation, *momentum);
-      inverse[lane] = inverse_of(statistics[lane].deviation);
+      if (inverse != nullptr) {
+        inverse[first + lane] = inverse_of(statistics[lane].deviation);
+      }
     } else {
       statistics[lane] = {static_cast<double>(mean[lane]), static_cast<double>(deviation[lane])};
     }
@@ -204,7 +212,8 @@ void Engine::finish_tile(const Block& block, std::size_t count, std::size_t firs
   const std::size_t words = tiles_of(norm.channels);
   const std::size_t word = first / lanes;
   auto* signs = arena_.at<std::uint32_t>(block.last ? norm.sign : block.sign.sign) + word;
-  auto* mask = block.last ? nullptr : arena_.at<std::uint32_t>(block.sign.mask) + word;
+  auto* mask = block.last ? nullptr : arena_.optional<std::uint32_t>(block.sign.mask);
+  mask = mask == nullptr ? nullptr : mask + word;
   kernels_.tile_signs(tile, count, thresholds, words, signs, mask);
   join_signs(block, count, first);
   if (block.last) {
@@ -270,7 +279,7 @@ void Engine::decode_codes(const Block& block, std::size_t count) {
   pool_.run(tiles_of(linear.outputs), [&](std::size_t tile, std::size_t) {
     kernels_.decode_codes(arena_.at<std::uint8_t>(linear.codes), count, tile * lanes, width,
                           arena_.at<std::uint8_t>(linear.code_rows),
-                          arena_.at<std::uint8_t>(linear.code_columns));
+                          arena_.optional<std::uint8_t>(linear.code_columns));
   });
 }
 
@@ -305,7 +314,7 @@ void Engine::backward_linear(const Block& block, std::size_t count, const StepSe
   const Weights weights = weights_of(linear);
   const Input input = input_of(linear);
   const Codes codes = {arena_.at<std::uint8_t>(linear.code_rows),
-                       arena_.at<std::uint8_t>(linear.code_columns)};
+                       arena_.optional<std::uint8_t>(linear.code_columns)};
   // Above a flatten, a tile of inputs is a tile of channels of one pixel: its rows lie apart. Above
   // an average it is one of all pixels: the gradient of the first is copied to the others.
   const bool passes = linear.input_gradient != absent;
@@ -314,7 +323,7 @@ void Engine::backward_linear(const Block& block, std::size_t count, const StepSe
   const std::size_t words = tiles_of(linear.inputs) / (averaged ? 1 : pixels);
   const UpdateStep update = {derive(seed_, settings.step, linear.layer, Purpose::weight_update),
                              settings.latent_step, settings.scale_step};
-  const std::size_t input_panel = input_panel_bytes(program_.examples);
+  const std::size_t input_panel = input_panel_bytes(linear, program_.examples);
   const std::size_t weight_panel = weight_panel_bytes(linear);
   pool_.run(tiles_of(linear.inputs), [&](std::size_t tile, std::size_t thread) {
     auto* base = arena_.at<std::int8_t>(linear.backward_tile + thread * linear.backward_tile_bytes);
@@ -334,14 +343,16 @@ void Engine::backward_linear(const Block& block, std::size_t count, const StepSe
 
 Weights Engine::weights_of(const LinearRecord& record) const {
   const bool scaled = record.mode == WeightMode::fsb;
+  const bool bytes = !scaled && record.holding == Holding::int8;
   return {record.mode,
           record.inputs,
           record.outputs,
           record.group,
           scaled ? (record.inputs + record.group - 1) / record.group : record.inputs,
-          scaled ? nullptr : arena_.at<std::int8_t>(record.weights),
+          bytes ? arena_.at<std::int8_t>(record.weights) : nullptr,
           scaled ? arena_.at<std::uint8_t>(record.weights) : nullptr,
-          derive(seed_, 0, record.layer, Purpose::fixed_signs)};
+          derive(seed_, 0, record.layer, Purpose::fixed_signs),
+          {record.holding, record.inputs, arena_.at<std::uint32_t>(record.weights)}};
 }
 
 Input Engine::input_of(const LinearRecord& record) const {

@@ -53,7 +53,7 @@ void Engine::forward_conv(const Block& block, std::size_t count, const double* m
                                         reinterpret_cast<std::int32_t*>(base + layout.unpooled)};
     auto* tile = reinterpret_cast<std::int32_t*>(base + layout.tile);
     Pool pool = pool_of(block);
-    if (pool.present() && !pool.average()) {
+    if (pool.low != nullptr) {
       pool.low += tile_index;
       pool.high += tile_index;
     }
@@ -76,9 +76,10 @@ void Engine::backward_conv(const Block& block, std::size_t count, const StepSett
     look_up_input(conv, gradient, count);
   }
   const bool rest = conv.passes() && !input;
-  if (rest || !weights) {
-    const Timer timer(weights ? profile_ : nullptr, conv.layer, Phase::input_gradient);
-    multiply(conv, gradient, count, rest, weights ? nullptr : &update);
+  const bool moves = conv.trains() && !weights;
+  if (rest || moves) {
+    const Timer timer(moves ? nullptr : profile_, conv.layer, Phase::input_gradient);
+    multiply(conv, gradient, count, rest, moves ? &update : nullptr);
   }
   if (weights) {
     look_up_weights(conv, gradient, count, update);
@@ -170,9 +171,13 @@ void Engine::sum_pixels(const Block& block, std::size_t count) {
 
 ConvWeights Engine::weights_of(const ConvRecord& record) const {
   const bool scaled = record.mode == WeightMode::fsb;
-  return {record.mode, record.shape, scaled ? nullptr : arena_.at<std::int8_t>(record.weights),
+  const bool bytes = !scaled && record.holding == Holding::int8;
+  return {record.mode,
+          record.shape,
+          bytes ? arena_.at<std::int8_t>(record.weights) : nullptr,
           scaled ? arena_.at<std::uint8_t>(record.weights) : nullptr,
-          derive(seed_, 0, record.layer, Purpose::fixed_signs)};
+          derive(seed_, 0, record.layer, Purpose::fixed_signs),
+          {record.holding, record.shape.channels, arena_.at<std::uint32_t>(record.weights)}};
 }
 
 Input Engine::input_of(const ConvRecord& record) const {
@@ -188,23 +193,16 @@ Pool Engine::pool_of(const Block& block) const {
   }
   const PoolRecord& record = block.pool;
   const std::size_t words = tiles_of(block.norm.channels);
-  if (record.average) {
-    return {record.window_height,
-            record.window_width,
-            record.height,
-            record.width,
-            words,
-            nullptr,
-            nullptr};
-  }
-  auto* low = arena_.at<std::uint32_t>(record.argument);
+  auto* low = arena_.optional<std::uint32_t>(record.argument);
+  const std::size_t plane = program_.examples * record.height * record.width * words;
   return {record.window_height,
           record.window_width,
           record.height,
           record.width,
           words,
+          record.average,
           low,
-          low + program_.examples * record.height * record.width * words};
+          low == nullptr ? nullptr : low + plane};
 }
 
 }  // namespace edgetrain

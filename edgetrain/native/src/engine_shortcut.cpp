@@ -45,8 +45,8 @@ void add_codes(const CodePairs& pairs, const std::uint8_t* codes, std::size_t st
 Engine::JoinedWords Engine::joined_words(const Block& block, std::size_t first) const {
   const SignRecord& source = program_.blocks[block.shortcut.source].sign;
   const std::size_t word = first / lanes;
-  return {arena_.at<std::uint32_t>(block.sign.sign) + word,
-          arena_.at<std::uint32_t>(block.sign.mask) + word,
+  auto* mask = arena_.optional<std::uint32_t>(block.sign.mask);
+  return {arena_.at<std::uint32_t>(block.sign.sign) + word, mask == nullptr ? nullptr : mask + word,
           arena_.at<std::uint32_t>(source.sign) + word, tiles_of(block.norm.channels),
           valid_lanes(block.norm.channels, first)};
 }
@@ -65,7 +65,9 @@ void Engine::join_signs(const Block& block, std::size_t rows, std::size_t first)
       words.sign[at] = ~(a ^ b) & words.valid;
     } else {
       words.sign[at] = a | b;
-      words.mask[at] = (a & b) | (words.mask[at] & ~b);
+      if (words.mask != nullptr) {
+        words.mask[at] = (a & b) | (words.mask[at] & ~b);
+      }
     }
   }
 }

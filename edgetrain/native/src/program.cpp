@@ -19,16 +19,22 @@ constexpr std::size_t most_classes = 256;
 constexpr std::size_t largest_kernel = 15;
 constexpr std::size_t most_pixels = std::size_t{1} << 20;
 
+Holding read_holding(Reader& reader, WeightMode mode) {
+  const std::size_t most = mode == WeightMode::bnn ? 1 : 0;
+  return static_cast<Holding>(reader.within(0, most, "how signs are held"));
+}
+
 LinearRecord read_linear(Reader& reader, std::size_t layer) {
-  open_record(reader, Opcode::linear, 17);
+  open_record(reader, Opcode::linear, 18);
   LinearRecord record{};
   record.layer = reader.within(layer, layer, "the layer's number");
   record.mode = static_cast<WeightMode>(reader.within(0, 2, "the weight mode"));
+  record.holding = read_holding(reader, record.mode);
+  record.weights = reader.offset_or_absent();
   record.signs_in = reader.within(0, 1, "the kind of input") == 1;
   record.inputs = reader.within(1, widest_layer, "the number of inputs");
   record.outputs = reader.within(1, widest_layer, "the number of outputs");
   record.group = reader.within(1, lanes, "the group");
-  record.weights = reader.offset_or_absent();
   record.input = reader.offset_or_absent();
   record.input_bytes = reader.offset_or_absent();
   record.input_gradient = reader.offset_or_absent();
@@ -45,12 +51,12 @@ LinearRecord read_linear(Reader& reader, std::size_t layer) {
   return record;
 }
 
-void check_linear(const Program& program, const LinearRecord& r) {
+void check_linear(const Program& program, const LinearRecord& r, bool learns) {
   const std::size_t examples = program.examples;
   const std::size_t width = padded(r.inputs);
   const std::size_t depth = padded(r.outputs);
   const std::size_t row = r.mode == WeightMode::fsb ? (r.inputs + r.group - 1) / r.group : r.inputs;
-  fits(program, r.weights, row * r.outputs, "the weights");
+  fits(program, r.weights, state_bytes(r.holding, r.outputs, row), "the weights");
   fits(program, r.input, r.signs_in ? examples * width / 8 : examples * width, "the input");
   if (r.signs_in && !is_binary(r)) {
     fits(program, r.input_bytes, examples * width, "the expanded input");
@@ -60,27 +66,31 @@ void check_linear(const Program& program, const LinearRecord& r) {
   if (r.input_gradient != absent) {
     fits(program, r.input_gradient, examples * width * 4, "the gradient of the input");
   }
-  fits(program, r.codes, examples * depth / 2, "the gradient codes");
-  fits(program, r.code_rows, examples * depth, "the rows of codes");
-  fits(program, r.code_columns, depth * padded(examples, 4), "the columns of codes");
+  const bool trains = r.holding != Holding::signs;
+  fits_if(learns, program, r.codes, examples * depth / 2, "the gradient codes");
+  fits_if(learns, program, r.code_rows, examples * depth, "the rows of codes");
+  fits_if(learns && trains, program, r.code_columns, depth * padded(examples, 4),
+          "the columns of codes");
   const std::size_t sums = 2 * lanes * 4;
   const std::size_t forward = forward_panel_bytes(r) + sums + examples * lanes * 4;
-  const std::size_t backward =
-      input_panel_bytes(examples) + weight_panel_bytes(r) + sums + gradient_rows * lanes * 4;
+  const std::size_t backward = !learns ? 0
+                                       : input_panel_bytes(r, examples) + weight_panel_bytes(r) +
+                                             sums + (trains ? gradient_rows * lanes * 4 : 0);
   if (r.forward_tile_bytes < forward || r.backward_tile_bytes < backward ||
       r.forward_tile_bytes % alignment != 0 || r.backward_tile_bytes % alignment != 0) {
     refuse("a tile is too small");
   }
   fits(program, r.forward_tile, program.threads * r.forward_tile_bytes, "the forward tile");
-  fits(program, r.backward_tile, program.threads * r.backward_tile_bytes, "the backward tile");
+  fits_if(learns, program, r.backward_tile, program.threads * r.backward_tile_bytes,
+          "the backward tile");
 }
 
 BatchNormRecord read_batch_norm(Reader& reader, std::size_t channels) {
   open_record(reader, Opcode::batch_norm, 11);
   BatchNormRecord record{};
   record.channels = reader.within(channels, channels, "the channels of batch norm");
-  for (std::size_t* offset : {&record.shift, &record.moment1, &record.moment2, &record.mean,
-                              &record.deviation, &record.inverse_deviation, &record.output_gradient,
+  for (std::size_t* offset : {&record.shift, &record.mean, &record.deviation, &record.moment1,
+                              &record.moment2, &record.inverse_deviation, &record.output_gradient,
                               &record.channel_sums, &record.sign, &record.logits}) {
     *offset = reader.offset_or_absent();
   }
@@ -88,14 +98,17 @@ BatchNormRecord read_batch_norm(Reader& reader, std::size_t channels) {
 }
 
 void check_batch_norm(const Program& program, const BatchNormRecord& r, std::size_t rows,
-                      bool last) {
+                      bool learns, bool last) {
   const std::size_t width = padded(r.channels);
-  for (const std::size_t offset : {r.shift, r.moment1, r.moment2, r.mean, r.deviation}) {
+  for (const std::size_t offset : {r.shift, r.mean, r.deviation}) {
     fits(program, offset, r.channels * 4, "the state of batch norm");
   }
-  fits(program, r.inverse_deviation, width * 4, "the inverse deviation");
-  fits(program, r.output_gradient, rows * width * 4, "the gradient of the output");
-  fits(program, r.channel_sums, width * 28 + width / lanes * 4, "the channel sums");
+  for (const std::size_t offset : {r.moment1, r.moment2}) {
+    fits_if(learns, program, offset, r.channels * 4, "the moments of batch norm");
+  }
+  fits_if(learns, program, r.inverse_deviation, width * 4, "the inverse deviation");
+  fits_if(learns, program, r.output_gradient, rows * width * 4, "the gradient of the output");
+  fits_if(learns, program, r.channel_sums, width * 28 + width / lanes * 4, "the channel sums");
   if (last) {
     fits(program, r.sign, program.examples * width / 8, "the last signs");
     fits(program, r.logits, program.examples * r.channels * 4, "the logits");
@@ -125,10 +138,12 @@ LossRecord read_loss(Reader& reader, std::size_t channels) {
 }
 
 ConvRecord read_conv(Reader& reader, std::size_t layer) {
-  open_record(reader, Opcode::convolution, 23);
+  open_record(reader, Opcode::convolution, 24);
   ConvRecord record{};
   record.layer = reader.within(layer, layer, "the layer's number");
   record.mode = static_cast<WeightMode>(reader.within(0, 2, "the weight mode"));
+  record.holding = read_holding(reader, record.mode);
+  record.weights = reader.offset_or_absent();
   record.signs_in = reader.within(0, 1, "the kind of input") == 1;
   ConvShape& shape = record.source;
   shape.height = reader.within(1, most_pixels, "the height");
@@ -142,8 +157,7 @@ ConvRecord read_conv(Reader& reader, std::size_t layer) {
   shape.stride = reader.within(1, 2, "the stride");
   shape.pad_top = reader.within(0, shape.kernel_height - 1, "the rows of padding");
   shape.pad_left = reader.within(0, shape.kernel_width - 1, "the columns of padding");
-  for (std::size_t* offset :
-       {&record.weights, &record.input, &record.input_gradient, &record.codes}) {
+  for (std::size_t* offset : {&record.input, &record.input_gradient, &record.codes}) {
     *offset = reader.offset_or_absent();
   }
   record.forward_tile = reader.offset_or_absent();
@@ -188,7 +202,7 @@ std::size_t backward_bytes(const ConvRecord& record, std::size_t examples) {
   return bytes;
 }
 
-void check_conv(const Program& program, const Block& block) {
+void check_conv(const Program& program, const Block& block, bool learns) {
   const ConvRecord& r = block.conv;
   const ConvShape& shape = r.shape;
   const ConvShape& source = r.source;
@@ -211,9 +225,8 @@ void check_conv(const Program& program, const Block& block) {
   if (examples * shape.pixels() > static_cast<std::size_t>(INT32_MAX) / largest) {
     refuse("a micro-batch has too many pixels");
   }
-  const std::size_t row =
-      r.mode == WeightMode::fsb ? shape.channels : shape.taps() * shape.channels;
-  fits(program, r.weights, row * shape.outputs, "the weights");
+  const std::size_t rows = r.mode == WeightMode::fsb ? shape.outputs : shape.outputs * shape.taps();
+  fits(program, r.weights, state_bytes(r.holding, rows, shape.channels), "the weights");
   const std::size_t pixels = shape.height * shape.width;
   const std::size_t width = padded(shape.channels);
   fits(program, r.input, r.signs_in ? examples * pixels * width / 8 : examples * pixels * width,
@@ -221,19 +234,20 @@ void check_conv(const Program& program, const Block& block) {
   if (r.input_gradient != absent) {
     fits(program, r.input_gradient, examples * pixels * width * 4, "the gradient of the input");
   }
-  fits(program, r.codes, examples * block.pixels() * padded(shape.outputs) / 2,
-       "the gradient codes");
+  fits_if(learns, program, r.codes, examples * block.pixels() * padded(shape.outputs) / 2,
+          "the gradient codes");
   if (can_look_up_input(r)) {
     fits(program, r.sign_index, tiles_of(shape.channels) * sign_index_tile(shape) * 2,
          "the index of signs");
   }
   if (r.forward_tile_bytes < forward_layout(block, examples).end ||
-      r.backward_tile_bytes < backward_bytes(r, examples) ||
+      r.backward_tile_bytes < (learns ? backward_bytes(r, examples) : 0) ||
       r.forward_tile_bytes % alignment != 0 || r.backward_tile_bytes % alignment != 0) {
     refuse("a tile is too small");
   }
   fits(program, r.forward_tile, program.threads * r.forward_tile_bytes, "the forward tile");
-  fits(program, r.backward_tile, program.threads * r.backward_tile_bytes, "the backward tile");
+  fits_if(learns, program, r.backward_tile, program.threads * r.backward_tile_bytes,
+          "the backward tile");
 }
 
 PoolRecord read_pool(Reader& reader, const ConvShape& shape) {
@@ -283,7 +297,7 @@ void read_weights(Reader& reader, const Program& program, const Flow& flow, Bloc
   }
   const std::size_t below =
       block.convolutional ? block.conv.input_gradient : block.linear.input_gradient;
-  if ((below == absent) != (index == 0)) {
+  if ((below == absent) != (index <= program.lowest)) {
     refuse("a gradient leads nowhere");
   }
   const std::size_t input = block.convolutional ? block.conv.input : block.linear.input;
@@ -302,21 +316,22 @@ Block read_block(Reader& reader, const Program& program, std::size_t count) {
   block.last = program.blocks.size() + 1 == count;
   read_weights(reader, program, flow, block);
   const std::size_t rows = program.examples * block.pixels();
+  const bool learns = program.blocks.size() >= program.lowest;
   if (block.convolutional) {
-    check_conv(program, block);
-    if (block.pooled && !block.pool.average) {
-      fits(program, block.pool.argument, 2 * rows * padded(block.conv.shape.outputs) / 8,
-           "the arguments of max pool");
+    check_conv(program, block, learns);
+    if (block.pooled) {
+      fits_if(learns && !block.pool.average, program, block.pool.argument,
+              2 * rows * padded(block.conv.shape.outputs) / 8, "the arguments of max pool");
     }
   } else {
-    check_linear(program, block.linear);
+    check_linear(program, block.linear, learns);
   }
   const std::size_t outputs = block.convolutional ? block.conv.shape.outputs : block.linear.outputs;
   if (block.last && block.convolutional) {
     refuse("it ends with a convolution");
   }
   block.norm = read_batch_norm(reader, outputs);
-  check_batch_norm(program, block.norm, rows, block.last);
+  check_batch_norm(program, block.norm, rows, learns, block.last);
   return block;
 }
 
@@ -331,8 +346,8 @@ std::size_t forward_panel_bytes(const LinearRecord& record) {
                 alignment);
 }
 
-std::size_t input_panel_bytes(std::size_t examples) {
-  return padded(padded(examples, 4) * lanes, alignment);
+std::size_t input_panel_bytes(const LinearRecord& record, std::size_t examples) {
+  return record.holding == Holding::signs ? 0 : padded(padded(examples, 4) * lanes, alignment);
 }
 
 std::size_t weight_panel_bytes(const LinearRecord& record) {
@@ -360,11 +375,13 @@ ConvForwardLayout forward_layout(const Block& block, std::size_t examples) {
 ConvBackwardLayout backward_layout(const ConvRecord& record, std::size_t examples) {
   const ConvShape& shape = record.shape;
   const std::size_t depth = padded(shape.outputs);
-  const std::size_t chunk = chunk_examples(examples, shape.pixels()) * padded(shape.pixels(), 4);
+  const std::size_t chunk =
+      record.trains() ? chunk_examples(examples, shape.pixels()) * padded(shape.pixels(), 4) : 0;
+  const std::size_t rows = record.trains() ? shape.taps() * depth : 0;
   ConvBackwardLayout layout{};
   layout.input_panel = padded(chunk * depth, alignment);
   layout.gradient = layout.input_panel + padded(chunk * lanes, alignment);
-  layout.initial = layout.gradient + shape.taps() * depth * lanes * sizeof(std::int32_t);
+  layout.initial = layout.gradient + rows * lanes * sizeof(std::int32_t);
   layout.code_rows = layout.initial + 2 * lanes * sizeof(std::int32_t);
   layout.code_image = layout.code_rows + padded(shape.pixels() * depth, alignment);
   const std::size_t image = shape.code_height() * shape.code_width() * depth;
@@ -395,7 +412,7 @@ LookupInputLayout lookup_input_layout(const ConvRecord& record) {
 }
 
 bool can_look_up_weights(const ConvRecord& record, std::size_t examples) {
-  return record.signs_in && groups_of(examples) <= most_lookups;
+  return record.trains() && record.signs_in && groups_of(examples) <= most_lookups;
 }
 
 bool can_look_up_input(const ConvRecord& record) {
@@ -419,6 +436,7 @@ Program parse_program(const std::int64_t* words, std::size_t count) {
   program.input_features = reader.within(1, widest_layer, "the number of features");
   program.input = reader.offset_or_absent();
   const std::size_t blocks = reader.within(1, most_blocks, "the number of blocks");
+  program.lowest = reader.within(0, blocks - 1, "the lowest block that trains");
   program.blocks.reserve(blocks);
   for (std::size_t index = 0; index < blocks; ++index) {
     Block block = read_block(reader, program, blocks);
@@ -433,7 +451,7 @@ Program parse_program(const std::int64_t* words, std::size_t count) {
       const std::size_t rows = program.examples * block.pixels();
       const std::size_t bytes = rows * padded(block.sign.channels) / 8;
       fits(program, block.sign.sign, bytes, "the signs");
-      fits(program, block.sign.mask, bytes, "the mask");
+      fits_if(index >= program.lowest, program, block.sign.mask, bytes, "the mask");
       read_bit_shortcut(reader, program, block);
       read_average(reader, program, block);
     }

@@ -25,8 +25,8 @@ void read_bit_shortcut(Reader& reader, Program& program, Block& block) {
   if (++source.copies > most_copies) {
     refuse("too many shortcuts read one block");
   }
-  fits(program, record.codes, program.examples * block.pixels() * padded(channels) / 2,
-       "the codes of a shortcut");
+  fits_if(program.blocks.size() >= program.lowest, program, record.codes,
+          program.examples * block.pixels() * padded(channels) / 2, "the codes of a shortcut");
 }
 
 void read_average(Reader& reader, const Program& program, Block& block) {

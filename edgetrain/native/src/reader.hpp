@@ -76,6 +76,16 @@ inline void fits(const Program& program, std::size_t offset, std::size_t bytes, 
   }
 }
 
+// What stands only where a gradient arrives, or where weights train.
+inline void fits_if(bool wanted, const Program& program, std::size_t offset, std::size_t bytes,
+                    const char* what) {
+  if (wanted) {
+    fits(program, offset, bytes, what);
+  } else if (offset != absent) {
+    refuse(std::string(what) + " stands where no gradient does");
+  }
+}
+
 inline void open_record(Reader& reader, Opcode opcode, std::size_t length) {
   if (reader.word() != static_cast<std::int64_t>(opcode)) {
     refuse("an op stands where another is expected");

@@ -6,6 +6,9 @@
 
 namespace edgetrain {
 
+// The offset of what a plan does without.
+constexpr std::size_t absent = static_cast<std::size_t>(-1);
+
 class Arena {
  public:
   // Maps and touches every page at once, so that a lack of memory shows now and not in hour three.
@@ -19,6 +22,12 @@ class Arena {
   template <class T>
   T* at(std::size_t offset) const {
     return reinterpret_cast<T*>(base_ + offset);
+  }
+
+  // Null for what is absent.
+  template <class T>
+  T* optional(std::size_t offset) const {
+    return offset == absent ? nullptr : at<T>(offset);
   }
 
  private:

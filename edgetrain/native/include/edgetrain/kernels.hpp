@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "edgetrain/latents.hpp"
 #include "edgetrain/random.hpp"
 
 namespace edgetrain {
@@ -70,7 +71,8 @@ constexpr std::int32_t plane_factor(WeightMode mode, std::size_t plane) {
   return mode == WeightMode::fsb && plane == 0 ? 2 : 1;
 }
 
-// The trained state of a linear layer: int8 latents, or uint8 scales and the key of fixed signs.
+// The state of a linear layer: int8 latents, uint8 scales and the key of fixed signs, or signs held
+// otherwise. What a layer does not have is null.
 struct Weights {
   WeightMode mode;
   std::size_t inputs;
@@ -80,6 +82,9 @@ struct Weights {
   std::int8_t* latent;
   std::uint8_t* scale;
   Key signs;
+  Latents held;
+
+  bool trains() const { return held.holding != Holding::signs; }
 };
 
 // A layer's input: packed signs of `padded(inputs) / 32` words a row, or bytes of
@@ -113,7 +118,7 @@ struct ByteRows {
 };
 
 // The gradient of a layer's sums as bytes: rows[example][channel] for the product over channels,
-// columns[example / 4][channel][example % 4] for that over examples.
+// columns[example / 4][channel][example % 4] for that over examples, null where no weight trains.
 struct Codes {
   const std::uint8_t* rows;
   const std::uint8_t* columns;
@@ -155,28 +160,33 @@ struct ConvShape {
   std::size_t code_width() const { return width + kernel_width - 1; }
 };
 
-// Latents [output][tap][channel], or scales [output][channel] and the key of fixed signs.
+// Latents [output][tap][channel], scales [output][channel] and the key of fixed signs, or signs
+// held otherwise, a row an output and tap.
 struct ConvWeights {
   WeightMode mode;
   ConvShape shape;
   std::int8_t* latent;
   std::uint8_t* scale;
   Key signs;
+  Latents held;
+
+  bool trains() const { return held.holding != Holding::signs; }
 };
 
 // Maxima over windows of the sums, and which element of its window each was: two planes of bits;
-// or, where the planes are null, sums over windows. A window of 0 x 0 pools nothing.
+// or sums over windows. A window of 0 x 0 pools nothing.
 struct Pool {
   std::size_t window_height;
   std::size_t window_width;
   std::size_t height;
   std::size_t width;
   std::size_t words;
+  bool average;
+  // Null where no gradient comes back.
   std::uint32_t* low;
   std::uint32_t* high;
 
   bool present() const { return window_height != 0; }
-  bool average() const { return low == nullptr; }
   std::size_t pixels() const { return height * width; }
 };
 

@@ -6,15 +6,15 @@
 #include <cstdint>
 #include <vector>
 
+#include "edgetrain/arena.hpp"
 #include "edgetrain/kernels.hpp"
 
 namespace edgetrain {
 
-constexpr std::size_t absent = static_cast<std::size_t>(-1);
-
 struct LinearRecord {
   std::size_t layer;
   WeightMode mode;
+  Holding holding;
   bool signs_in;
   std::size_t inputs;
   std::size_t outputs;
@@ -36,12 +36,13 @@ struct LinearRecord {
 bool is_binary(const LinearRecord& record);
 // Where a tile's panels end, each rounded up to a cache line; sums and results follow.
 std::size_t forward_panel_bytes(const LinearRecord& record);
-std::size_t input_panel_bytes(std::size_t examples);
+std::size_t input_panel_bytes(const LinearRecord& record, std::size_t examples);
 std::size_t weight_panel_bytes(const LinearRecord& record);
 
 struct ConvRecord {
   std::size_t layer;
   WeightMode mode;
+  Holding holding;
   bool signs_in;
   // As the kernels see it: where the data are gathered into patches, a 1 x 1 kernel over patches.
   ConvShape shape;
@@ -59,6 +60,7 @@ struct ConvRecord {
   std::size_t sign_index;
 
   bool passes() const { return input_gradient != absent; }
+  bool trains() const { return holding != Holding::signs; }
 };
 
 struct PoolRecord {
@@ -104,10 +106,11 @@ struct LookupInputLayout {
 struct BatchNormRecord {
   std::size_t channels;
   std::size_t shift;
-  std::size_t moment1;
-  std::size_t moment2;
   std::size_t mean;
   std::size_t deviation;
+  // Present where a gradient arrives.
+  std::size_t moment1;
+  std::size_t moment2;
   std::size_t inverse_deviation;
   std::size_t output_gradient;
   std::size_t channel_sums;
@@ -119,6 +122,7 @@ struct BatchNormRecord {
 struct SignRecord {
   std::size_t channels;
   std::size_t sign;
+  // Present where a gradient arrives.
   std::size_t mask;
 };
 
@@ -183,6 +187,8 @@ struct Program {
   std::size_t arena_bytes;
   std::size_t input_features;
   std::size_t input;
+  // The number of the lowest block that trains: below it no gradient exists.
+  std::size_t lowest;
   std::vector<Block> blocks;
   LossRecord loss;
 };
