@@ -7,7 +7,7 @@ NATIVE := $(shell find edgetrain/native -type f) CMakeLists.txt pyproject.toml c
 CXX_FILES := $(shell find edgetrain/native -name '*.hpp' -o -name '*.cpp')
 
 .DELETE_ON_ERROR:
-.PHONY: setup simulate test arm-test fuzz lint typecheck bench clean
+.PHONY: setup simulate test arm-test fuzz sanitize lint typecheck bench clean
 
 setup: $(VENV)/.fleet
 
@@ -39,6 +39,11 @@ fuzz: SEED := $(or $(SEED),$(shell date +%s))
 fuzz: $(VENV)/.dev
 	@echo make fuzz EXAMPLES=$(EXAMPLES) SEED=$(SEED)
 	FUZZ_EXAMPLES=$(EXAMPLES) FUZZ_SEED=$(SEED) $(BIN)/python -m pytest -x tests/unit/test_fuzz.py
+
+# The native tests with address and behaviour sanitizers, and many more damaged plans.
+sanitize: $(VENV)/.dev
+	DAMAGED_PLANS=$(or $(PLANS),20000) DAMAGED_SEED=$(or $(SEED),1) \
+		$(BIN)/python -m pytest tests/kernels/test_hostile_plans.py
 
 lint: $(VENV)/.dev typecheck
 	$(BIN)/ruff check .

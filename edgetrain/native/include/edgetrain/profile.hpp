@@ -9,8 +9,8 @@
 
 namespace edgetrain {
 
-// A layer's forward pass holds its norm, and gradients holds that of the input, which is apart where
-// a kernel of its own computes it.
+// A layer's forward pass holds its norm, and gradients holds that of the input, which is apart
+// where a kernel of its own computes it.
 enum class Phase : std::size_t { forward, forward_norm, backward_norm, input_gradient, gradients };
 constexpr std::size_t phase_count = 5;
 
