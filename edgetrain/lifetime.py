@@ -73,5 +73,5 @@ class Steps:
             "norm": (norm, norm),
             "codes": (norm, products),
             "products": (products, products),
-            "sent": (norm, self.norm(receiver)),
+            "sent": (norm, max(products, self.norm(receiver))),
         }[phase]

@@ -11,6 +11,7 @@ from typing import Any
 from edgetrain.errors import ModelError
 from edgetrain.ops import (
     OPS,
+    Add,
     AvgPool,
     BatchNorm,
     Flatten,
@@ -83,7 +84,8 @@ class Model:
     """Layers over an input of int8 features: a row, a sequence or an image of them.
 
     The layers are blocks: Linear, Conv2d or Conv1d, MaxPool or AvgPool after a convolution or
-    neither, BatchNorm, Sign, Xnor or Or or neither; then Linear, BatchNorm and the loss. Flatten or
+    neither, BatchNorm, Sign; then Linear, BatchNorm and the loss. A hidden block may have a
+    shortcut from an earlier one: Add before BatchNorm, or Xnor or Or after Sign. Flatten or
     GlobalAveragePool leads from an image to Linear.
     """
 
@@ -193,15 +195,19 @@ def _check_block(block: Block) -> None:
     if kinds[0] is not Linear and tail[:1] in ([MaxPool], [AvgPool]):
         tail = tail[1:]
     last = tail == [BatchNorm, SoftmaxCrossEntropy] and kinds[0] is Linear
-    for optional in ((Flatten, GlobalAveragePool), (Xnor, Or)):
-        if tail[-1:] and tail[-1] in optional:
-            tail = tail[:-1]
+    if tail[-1:] in ([Flatten], [GlobalAveragePool]):
+        tail = tail[:-1]
+    if tail[:1] == [Add]:
+        tail = tail[1:]
+    elif tail[-1:] in ([Xnor], [Or]):
+        tail = tail[:-1]
     if not last and tail != [BatchNorm, Sign]:
         names = ", ".join(op.name for op in block.ops)
         raise ModelError(
             f"layer {block.index} reads {names}: write linear or a convolution, a pool after a "
-            f"convolution or not, batch_norm, then sign and xnor, or or neither or, at the end "
-            f"after linear, softmax_cross_entropy"
+            f"convolution or not, batch_norm, then sign or, at the end after linear, "
+            f"softmax_cross_entropy; one shortcut may stand before batch_norm, add, or after sign, "
+            f"xnor or or"
         )
     if block.index and block.source.kind == "int8" and kinds[0] is not Linear:
         raise ModelError(

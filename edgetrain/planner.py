@@ -15,7 +15,7 @@ from edgetrain.arena import Placement, Tensor, lower_bound, place
 from edgetrain.errors import BudgetError, ModelError
 from edgetrain.lifetime import Steps
 from edgetrain.model import Block, Model
-from edgetrain.ops import Arithmetic, Branch, Context, Op
+from edgetrain.ops import Add, Arithmetic, Branch, Context, Op
 from edgetrain.ops.linear import LARGEST_BATCH
 from edgetrain.ops.op import Mode
 from edgetrain.sizes import format_size, parse_size
@@ -190,7 +190,12 @@ def _walk(
         branch = None
         if block.shortcut is not None:
             below = block.index - block.shortcut.back
-            branch = Branch(below, blocks[below].bits)
+            branch = Branch(
+                below,
+                blocks[below].bits,
+                isinstance(block.shortcut, Add),
+                block.weights.product_unit(mode),
+            )
         for op in block.ops:
             context = Context(
                 block.index, signal, mode, examples, threads, last, pixels, branch, lowest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edgetrain.ops.add import Add
 from edgetrain.ops.avg_pool import AvgPool
 from edgetrain.ops.batch_norm import BatchNorm
 from edgetrain.ops.conv import Conv1d, Conv2d
@@ -17,6 +18,7 @@ from edgetrain.ops.weights import WeightOp
 
 __all__ = [
     "OPS",
+    "Add",
     "Arithmetic",
     "AvgPool",
     "BatchNorm",
@@ -47,6 +49,7 @@ OPS: dict[str, type[Op]] = {
         Conv1d,
         MaxPool,
         AvgPool,
+        Add,
         BatchNorm,
         Sign,
         Xnor,

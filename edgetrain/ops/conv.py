@@ -194,7 +194,7 @@ class Conv(WeightOp):
         ]
         if context.learns:
             tile = threads * self._backward_tile(context)
-            rules.append(TensorRule("codes", rows * padded(self.outputs) // 2, "codes"))
+            rules.append(TensorRule("codes", rows * padded(self.outputs) // 2, context.codes_phase))
             rules.append(TensorRule("backward_tile", tile, "products"))
         return (*rules, *self._sign_index(context))
 

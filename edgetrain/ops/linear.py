@@ -95,7 +95,7 @@ class Linear(WeightOp):
         if context.learns:
             tile = context.threads * self._backward_tile(context)
             rules += [
-                TensorRule("codes", examples * padded(outputs) // 2, "codes"),
+                TensorRule("codes", examples * padded(outputs) // 2, context.codes_phase),
                 TensorRule("code_rows", examples * padded(outputs), "products"),
                 TensorRule("backward_tile", tile, "products"),
             ]

@@ -90,10 +90,15 @@ class Signal:
 
 @dataclass(frozen=True)
 class Branch:
-    """What a shortcut reads: the number of an earlier block, and the bits that left it."""
+    """What a shortcut reads: the number of an earlier block, and the bits that left it.
+
+    adds says whether they are added to sums, and unit what a product of +1 or -1 counts in those.
+    """
 
     index: int
     signal: Signal
+    adds: bool
+    unit: int
 
 
 @dataclass(frozen=True)
@@ -124,6 +129,11 @@ class Context:
     def learns(self) -> bool:
         """Whether a gradient arrives at this block."""
         return self.index >= self.lowest
+
+    @property
+    def codes_phase(self) -> Phase:
+        """When the codes of the gradient of the block's sums are alive."""
+        return "sent" if self.branch is not None and self.branch.adds else "codes"
 
 
 @dataclass(frozen=True)

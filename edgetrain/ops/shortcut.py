@@ -19,7 +19,7 @@ from typing import ClassVar
 from edgetrain.errors import ModelError
 from edgetrain.ops.op import Arithmetic, Context, Op, Signal, TensorRule, padded
 
-__all__ = ["BitShortcut", "Or", "Shortcut", "Xnor"]
+__all__ = ["BitShortcut", "Or", "Shortcut", "Xnor", "shape_of"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class BitShortcut(Shortcut):
     def copies(self, branch: Signal, target: Signal) -> int:
         if branch != target:
             raise ModelError(
-                f"{self.name} joins {_shape(target)} bits with the {_shape(branch)} that left "
+                f"{self.name} joins {shape_of(target)} bits with the {shape_of(branch)} that left "
                 f"{self.back} blocks before: choose another back, or none where shapes change"
             )
         return 1
@@ -95,5 +95,6 @@ class Or(BitShortcut):
     reference: ClassVar[str] = "edgetrain.reference.shortcut"
 
 
-def _shape(signal: Signal) -> str:
+def shape_of(signal: Signal) -> str:
+    """Return a signal's height, width and channels as a message has them."""
     return f"{signal.height} x {signal.width} x {signal.channels}"

@@ -17,6 +17,8 @@ WeightMode = Literal["bnn", "fsb", "int8", "frozen"]
 WEIGHT_MODES: tuple[WeightMode, ...] = get_args(WeightMode)
 LIMIT = 65536
 """Widest layer for which every sum is sure to fit 32 bits."""
+EIGHT_BIT_ONE = 128
+"""The level of a weight of 8 bits that counts as one: the scale from which fsb starts."""
 
 Stored = dict[str, tuple[str, tuple[int, ...]]]
 """Name of a tensor within its layer -> (dtype, shape)."""
@@ -73,6 +75,10 @@ class WeightOp(Op):
     @abstractmethod
     def most_examples(self, source: Signal) -> int:
         """Return the largest micro-batch for which every sum is sure to fit 32 bits."""
+
+    def product_unit(self, mode: str) -> int:
+        """Return what a product of +1 and -1 counts in the layer's sums."""
+        return EIGHT_BIT_ONE if self.weight_mode(mode) in ("fsb", "int8") else 1
 
     def state(self, source: Signal, mode: str) -> Stored:
         """Return the tensors that a layer multiplies by, and that another trainer takes over.

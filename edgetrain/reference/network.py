@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetrain.model import Block, Model
-from edgetrain.ops import Linear, SoftmaxCrossEntropy
+from edgetrain.ops import Add, Linear, SoftmaxCrossEntropy
 from edgetrain.ops.conv import Conv
 from edgetrain.ops.pool import Pool
+from edgetrain.ops.shortcut import BitShortcut
 from edgetrain.reference.average_pool import spread, spread_windows, sum_pixels, sum_windows
 from edgetrain.reference.batch_norm import ChannelState, Statistics, gradient_codes
 from edgetrain.reference.convolution import ConvWeights
@@ -19,7 +20,7 @@ from edgetrain.reference.linear import LinearWeights
 from edgetrain.reference.luq import luq_codes
 from edgetrain.reference.max_pool import max_pool, unpool
 from edgetrain.reference.random import Purpose, derive
-from edgetrain.reference.shortcut import Sent, join, receive, split
+from edgetrain.reference.shortcut import Sent, join, receive, repeat, split
 from edgetrain.reference.sign import activate, pass_gradient
 from edgetrain.reference.softmax_cross_entropy import GRADIENT_UNITS, softmax_cross_entropy
 from edgetrain.step import StepSettings
@@ -75,8 +76,12 @@ class Layer:
         self.takes_maxima = pool.name == "max_pool"
         self.reads_averages = block.index > 0 and block.source.kind == "int8"
         self.hidden = not isinstance(block.ops[-1], SoftmaxCrossEntropy)
-        self.shortcut = block.shortcut
         self.branch = block.index - block.shortcut.back if block.shortcut else None
+        self.joins, self.gain = None, 0
+        if isinstance(block.shortcut, BitShortcut):
+            self.joins = block.shortcut.name
+        elif isinstance(block.shortcut, Add):
+            self.gain = block.shortcut.gain * op.product_unit(mode)
 
     def read(self, out: Integers) -> Integers:
         """Return the images that the layer reads of those that leave the block below."""
@@ -150,6 +155,9 @@ class ReferenceNetwork:
                 y, places = max_pool(y, layer.window)
             elif layer.window is not None:
                 y = sum_windows(y, layer.window)
+            branch = None if layer.branch is None else self.traces[layer.branch].out
+            if branch is not None and layer.gain:
+                y = y + layer.gain * repeat(branch, y.shape[1:])
             rows = y.reshape(-1, y.shape[3])
             statistics = channels.running() if momentum is None else Statistics.of(rows)
             if momentum is not None:
@@ -158,8 +166,8 @@ class ReferenceNetwork:
             signs = statistics.signs(rows, shift)
             mask = statistics.mask(rows, shift) if layer.hidden else None
             out = activate(signs).reshape(y.shape)
-            if layer.shortcut is not None and layer.branch is not None:
-                out = join(layer.shortcut.name, out, self.traces[layer.branch].out)
+            if branch is not None and layer.joins:
+                out = join(layer.joins, out, branch)
             self.traces.append(Trace(x, below, sums, places, signs, mask, statistics, out))
             x = out
         return statistics.normalise(rows, self.channels[-1].shift)
@@ -171,7 +179,7 @@ class ReferenceNetwork:
         for reader, above in zip(self.layers, self.traces, strict=True):
             if reader.branch == index and above.sent is not None:
                 gradient, scale = receive(gradient, scale, above.sent)
-        if layer.shortcut is not None:
+        if layer.joins:
             gradient = self._send(index, gradient, scale, settings)
         rows = gradient.reshape(trace.signs.shape)
         if trace.mask is not None:
@@ -186,6 +194,8 @@ class ReferenceNetwork:
         codes, unit = gradient_codes(rows, trace.signs, trace.statistics.inverse(), scale, key)
         trace.codes = codes
         demand = codes.reshape(trace.out.shape)
+        if layer.gain:
+            trace.sent = Sent(demand, np.float32(layer.gain) * unit)
         if trace.places is not None and layer.window is not None:
             demand = unpool(demand, trace.places, layer.window, trace.sums)
         elif layer.window is not None:
@@ -201,10 +211,10 @@ class ReferenceNetwork:
     ) -> Integers:
         """Keep the branch's share of the gradient of what left a block; return the signs' own."""
         layer, trace = self.layers[index], self.traces[index]
-        assert layer.shortcut is not None
         assert layer.branch is not None
+        assert layer.joins is not None
         a, b = activate(trace.signs).reshape(trace.out.shape), self.traces[layer.branch].out
-        own, other = split(layer.shortcut.name, gradient, a, b)
+        own, other = split(layer.joins, gradient, a, b)
         key = derive(self.seed, settings.step, index, Purpose.BRANCH_CODES)
         value = scale * other.astype(np.int32).astype(np.float32)
         codes, unit = luq_codes(value.reshape(trace.signs.shape), key)

@@ -1,4 +1,4 @@
-"""Xnor and Or: what they make of two bits, and how a gradient finds its way back to both."""
+"""Shortcuts: what Add, Xnor and Or make of an earlier block's bits, and the gradient's way back."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LARGEST_ENTRY", "Sent", "join", "receive", "split"]
+__all__ = ["LARGEST_ENTRY", "Sent", "join", "receive", "repeat", "split"]
 
 Integers = NDArray[np.int64]
 LARGEST_ENTRY = 1 << 20
@@ -16,10 +16,29 @@ LARGEST_ENTRY = 1 << 20
 
 @dataclass(frozen=True)
 class Sent:
-    """The gradient of a branch's bits: codes, of the shape of those bits, and their unit."""
+    """The gradient of what a shortcut made of its branch's bits: codes and the value of their unit.
+
+    The codes are images, of the shape of the branch or of one that `repeat` makes of it.
+    """
 
     codes: Integers
     unit: np.float32
+
+
+def repeat(bits: Integers, shape: tuple[int, ...]) -> Integers:
+    """Return bits, (examples, height, width, channels), in the shape of the sums they add to.
+
+    Where that has half the height and width, every other pixel is taken; channels are repeated.
+    """
+    height, width, channels = shape
+    stride = stride_of(bits.shape[1:], shape)
+    taken = bits[:, ::stride, ::stride][:, :height, :width]
+    return np.tile(taken, channels // bits.shape[3])
+
+
+def stride_of(branch: tuple[int, ...], target: tuple[int, ...]) -> int:
+    """Return the step between the pixels that a shortcut reads."""
+    return 1 if branch[:2] == target[:2] else 2
 
 
 def join(name: str, a: Integers, b: Integers) -> Integers:
@@ -45,5 +64,10 @@ def receive(gradient: Integers, scale: np.float32, sent: Sent) -> tuple[Integers
     if scale == 0:
         return gradient, scale
     ratio = np.float64(sent.unit) / np.float64(scale)
-    added = np.rint(np.clip(sent.codes * ratio, -LARGEST_ENTRY, LARGEST_ENTRY))
-    return gradient + added.astype(np.int64), scale
+    added = np.rint(np.clip(sent.codes * ratio, -LARGEST_ENTRY, LARGEST_ENTRY)).astype(np.int64)
+    examples, height, width, _ = added.shape
+    stride = stride_of(gradient.shape[1:], added.shape[1:])
+    total = gradient.copy()
+    reached = total[:, ::stride, ::stride][:, :height, :width]
+    reached += added.reshape(examples, height, width, -1, total.shape[3]).sum(3)
+    return total, scale

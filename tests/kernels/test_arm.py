@@ -17,14 +17,19 @@ from edgetrain.freeze import freeze
 from edgetrain.model import Model
 from edgetrain.models import mlp
 from edgetrain.ops import (
+    Add,
+    AvgPool,
     BatchNorm,
     Conv1d,
     Conv2d,
     Flatten,
+    GlobalAveragePool,
     Linear,
     MaxPool,
+    Or,
     Sign,
     SoftmaxCrossEntropy,
+    Xnor,
 )
 from edgetrain.planner import Plan, plan
 
@@ -62,12 +67,22 @@ def signal_model() -> Model:
     return Model((40, 6), (*first, *second, Linear(5), BatchNorm(), SoftmaxCrossEntropy()))
 
 
+def residual_model() -> Model:
+    """Return a model with every shortcut, and with both averages."""
+    first = (Conv2d(32, 3, training="bnn"), BatchNorm(), Sign())
+    second = (Conv2d(32, 3), BatchNorm(), Sign(), Xnor(), Conv2d(32, 3), BatchNorm(), Sign(), Or())
+    third = (Conv2d(64, 3), AvgPool(), Add(3, 20), BatchNorm(), Sign(), GlobalAveragePool())
+    last = (Linear(5, "int8"), BatchNorm(), SoftmaxCrossEntropy())
+    return Model((8, 7, 3), (*first, *second, *third, *last))
+
+
 PLANS: dict[str, Plan] = {
     "mlp_bnn": plan(mlp(70, 5, (64, 33)), 9, "bnn"),
     "mlp_fsb": plan(mlp(70, 5, (64, 33)), 9, "fsb"),
     "image_bnn": plan(image_model("bnn"), 6, "bnn", threads=2),
     "image_fsb": plan(image_model("int8"), 6, "fsb"),
     "image_frozen": plan(freeze(image_model("bnn"), 1), 6, "bnn"),
+    "residual_bnn": plan(residual_model(), 4, "bnn"),
     "signal_bnn": plan(signal_model(), 5, "bnn"),
 }
 

@@ -19,6 +19,7 @@ from edgetrain.model import Model
 from edgetrain.models import har_cnn, mlp
 from edgetrain.models.stack import classifier, stage
 from edgetrain.ops import (
+    Add,
     AvgPool,
     BatchNorm,
     Conv2d,
@@ -51,7 +52,7 @@ JOINED = Model(
         *stage(Conv2d(32, training="bnn")),
         *(*stage(Conv2d(32)), Xnor()),
         *(*stage(Conv2d(32)), Or(2)),
-        *(Conv2d(64), AvgPool(), BatchNorm(), Sign(), GlobalAveragePool()),
+        *(Conv2d(64), AvgPool(), Add(2), BatchNorm(), Sign(), GlobalAveragePool()),
         *(Linear(5, "int8"), BatchNorm(), SoftmaxCrossEntropy()),
     ),
 )

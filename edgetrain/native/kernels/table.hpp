@@ -29,6 +29,7 @@ constexpr Kernels make_table() {
       &NormKernels<Isa>::gradient_maximum,
       &NormKernels<Isa>::gradient_codes,
       &NormKernels<Isa>::decode_codes,
+      &ShortcutKernels<Isa>::add_signs,
       &ShortcutKernels<Isa>::negate_unlike,
       &Isa::dot,
       &Isa::xnor,

@@ -174,8 +174,9 @@ void Engine::forward_linear(const Block& block, std::size_t count, const double*
 }
 
 void Engine::finish_tile(const Block& block, std::size_t count, std::size_t first,
-                         const std::int32_t* tile, const double* momentum) {
+                         std::int32_t* tile, const double* momentum) {
   const Timer timer(profile_, block.layer(), Phase::forward_norm);
+  add_branch(block, count, first, tile);
   const BatchNormRecord& norm = block.norm;
   const std::size_t channels = std::min(lanes, norm.channels - first);
   auto* mean = arena_.at<float>(norm.mean) + first;
@@ -252,7 +253,7 @@ float Engine::backward_norm(const Block& block, std::size_t count, float scale,
   const Timer timer(profile_, block.layer(), Phase::backward_norm);
   const std::size_t rows = count * block.pixels();
   scale = receive_gradients(block, rows, scale);
-  if (block.shortcut.join != Join::none) {
+  if (block.shortcut.joins_bits()) {
     send_gradient(block, rows, scale, settings);
   }
   const std::size_t tiles = tiles_of(block.norm.channels);
@@ -270,6 +271,9 @@ float Engine::backward_norm(const Block& block, std::size_t count, float scale,
     kernels_.gradient_codes(gradient_tile(block, rows, first), gradient_line(block, first),
                             unit.inverse, key, first, width, codes);
   });
+  if (block.shortcut.join == Join::add) {
+    sent_[block.layer()] = static_cast<float>(block.shortcut.gain) * unit.value;
+  }
   return unit.value;
 }
 

@@ -1,4 +1,5 @@
-// Shortcuts: bits of two blocks that meet, and the gradient that goes the way back as 4-bit codes.
+// Shortcuts: bits of an earlier block that meet the sums or the signs of another, and the gradient
+// that goes the way back as 4-bit codes.
 #include <algorithm>
 #include <cmath>
 
@@ -30,9 +31,9 @@ void fill_pairs(double ratio, CodePairs& pairs) {
   }
 }
 
-void add_codes(const CodePairs& pairs, const std::uint8_t* codes, std::size_t stride,
-               std::size_t count, std::int32_t* gradient) {
-  for (std::size_t row = 0; row < count; ++row, codes += stride, gradient += lanes) {
+void add_codes(const CodePairs& pairs, const std::uint8_t* codes, std::size_t width,
+               std::size_t count, std::int32_t* gradient, std::size_t stride) {
+  for (std::size_t row = 0; row < count; ++row, codes += width / 2, gradient += stride) {
     for (std::size_t byte = 0; byte < lanes / 2; ++byte) {
       gradient[2 * byte] += pairs[codes[byte]][0];
       gradient[2 * byte + 1] += pairs[codes[byte]][1];
@@ -40,7 +41,34 @@ void add_codes(const CodePairs& pairs, const std::uint8_t* codes, std::size_t st
   }
 }
 
+// Calls visit(row of the block, row of what its shortcut reads) for every line of every image.
+template <class Visit>
+void for_each_line(const Block& block, const Block& source, std::size_t stride, std::size_t rows,
+                   const Visit& visit) {
+  const std::size_t lines = rows / block.width();
+  for (std::size_t line = 0; line < lines; ++line) {
+    const std::size_t example = line / block.height();
+    const std::size_t y = line % block.height() * stride;
+    visit(line * block.width(), (example * source.height() + y) * source.width());
+  }
+}
+
 }  // namespace
+
+void Engine::add_branch(const Block& block, std::size_t rows, std::size_t first,
+                        std::int32_t* tile) {
+  const ShortcutRecord& shortcut = block.shortcut;
+  if (shortcut.join != Join::add) {
+    return;
+  }
+  const Block& source = program_.blocks[shortcut.source];
+  const std::size_t words = tiles_of(source.norm.channels);
+  const auto* signs = arena_.at<std::uint32_t>(source.sign.sign) + first / lanes % words;
+  for_each_line(block, source, shortcut.stride, rows, [&](std::size_t row, std::size_t below) {
+    kernels_.add_signs(signs + below * words, shortcut.stride * words, block.width(), shortcut.gain,
+                       tile + row * lanes);
+  });
+}
 
 Engine::JoinedWords Engine::joined_words(const Block& block, std::size_t first) const {
   const SignRecord& source = program_.blocks[block.shortcut.source].sign;
@@ -54,7 +82,7 @@ Engine::JoinedWords Engine::joined_words(const Block& block, std::size_t first) 
 // What leaves the block takes the place of its signs. Under or, where the branch is +1, no gradient
 // passes to the sign, and its mask is free to hold it.
 void Engine::join_signs(const Block& block, std::size_t rows, std::size_t first) {
-  if (block.shortcut.join == Join::none) {
+  if (!block.shortcut.joins_bits()) {
     return;
   }
   const JoinedWords words = joined_words(block, first);
@@ -135,7 +163,7 @@ float Engine::receive_gradients(const Block& block, std::size_t rows, float scal
   if (block.copies == 0) {
     return scale;
   }
-  const std::size_t width = padded(block.norm.channels);
+  const std::size_t channels = padded(block.norm.channels);
   for (const Block& reader : program_.blocks) {
     const ShortcutRecord& shortcut = reader.shortcut;
     const float unit = sent_[reader.layer()];
@@ -145,12 +173,19 @@ float Engine::receive_gradients(const Block& block, std::size_t rows, float scal
     scale = scale == 0.0F ? unit : scale;
     CodePairs pairs;
     fill_pairs(static_cast<double>(unit) / static_cast<double>(scale), pairs);
-    const auto* codes = arena_.at<std::uint8_t>(shortcut.codes);
-    auto* gradient = arena_.at<std::int32_t>(block.norm.output_gradient);
-    pool_.run(width / lanes, [&](std::size_t tile, std::size_t) {
-      const std::size_t first = tile * lanes;
-      add_codes(pairs, codes + first / 2, width / 2, rows,
-                gradient + first * program_.examples * block.pixels());
+    const std::size_t width = padded(reader.norm.channels);
+    const std::size_t stride = shortcut.joins_bits() ? 1 : shortcut.stride;
+    pool_.run(channels / lanes, [&](std::size_t tile, std::size_t) {
+      auto* gradient = arena_.at<std::int32_t>(block.norm.output_gradient) +
+                       tile * lanes * program_.examples * block.pixels();
+      for (std::size_t copy = tile * lanes; copy < width; copy += channels) {
+        const auto* codes = arena_.at<std::uint8_t>(shortcut.codes) + copy / 2;
+        for_each_line(reader, block, stride, rows / block.pixels() * reader.pixels(),
+                      [&](std::size_t row, std::size_t below) {
+                        add_codes(pairs, codes + row * width / 2, width, reader.width(),
+                                  gradient + below * lanes, stride * lanes);
+                      });
+      }
     });
   }
   return scale;

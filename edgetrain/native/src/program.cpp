@@ -1,7 +1,5 @@
 #include "edgetrain/program.hpp"
 
-#include <algorithm>
-
 #include "reader.hpp"
 
 namespace edgetrain {
@@ -306,7 +304,7 @@ void read_weights(Reader& reader, const Program& program, const Flow& flow, Bloc
   }
 }
 
-Block read_block(Reader& reader, const Program& program, std::size_t count) {
+Block read_block(Reader& reader, Program& program, std::size_t count) {
   Block block{};
   Flow flow = {1, program.input_features, false};
   if (!program.blocks.empty()) {
@@ -330,6 +328,7 @@ Block read_block(Reader& reader, const Program& program, std::size_t count) {
   if (block.last && block.convolutional) {
     refuse("it ends with a convolution");
   }
+  read_add(reader, program, block);
   block.norm = read_batch_norm(reader, outputs);
   check_batch_norm(program, block.norm, rows, learns, block.last);
   return block;

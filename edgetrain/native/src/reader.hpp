@@ -23,7 +23,8 @@ enum class Opcode : std::int64_t {
   xnor = 7,
   either = 8,
   average_pool = 9,
-  global_average_pool = 10
+  global_average_pool = 10,
+  add = 11
 };
 
 [[noreturn]] inline void refuse(const std::string& what) {
@@ -93,6 +94,8 @@ inline void open_record(Reader& reader, Opcode opcode, std::size_t length) {
   reader.within(length, length, "the length of a record");
 }
 
+// Reads the residual shortcut that may follow the sums of a block.
+void read_add(Reader& reader, Program& program, Block& block);
 // Reads the xnor or or that may follow a sign.
 void read_bit_shortcut(Reader& reader, Program& program, Block& block);
 // Reads the average over an image that may end a block.

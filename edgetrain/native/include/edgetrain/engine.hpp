@@ -70,8 +70,8 @@ class Engine {
   void forward_linear(const Block& block, std::size_t count, const double* momentum);
   void forward_conv(const Block& block, std::size_t count, const double* momentum);
   void sum_pixels(const Block& block, std::size_t count);
-  void finish_tile(const Block& block, std::size_t rows, std::size_t first,
-                   const std::int32_t* tile, const double* momentum);
+  void finish_tile(const Block& block, std::size_t rows, std::size_t first, std::int32_t* tile,
+                   const double* momentum);
   void write_logits(const Block& block, std::size_t count, std::size_t first,
                     const std::int32_t* tile, const ChannelStatistics* statistics);
   LossResult loss(std::size_t count);
@@ -86,6 +86,7 @@ class Engine {
   void look_up_weights(const ConvRecord& conv, const ConvGradient& gradient, std::size_t count,
                        const UpdateStep& update);
   std::uint8_t* backward_scratch(const ConvRecord& conv, std::size_t thread) const;
+  void add_branch(const Block& block, std::size_t rows, std::size_t first, std::int32_t* tile);
   void join_signs(const Block& block, std::size_t rows, std::size_t first);
   void send_gradient(const Block& block, std::size_t rows, float scale,
                      const StepSettings& settings);

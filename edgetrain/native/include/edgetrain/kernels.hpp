@@ -317,6 +317,9 @@ struct Kernels {
   void (*decode_codes)(const std::uint8_t* codes, std::size_t count, std::size_t first,
                        std::size_t channels, std::uint8_t* rows, std::uint8_t* columns);
 
+  // Adds gain to tile[count][32] where the bit is set, and takes it away elsewhere.
+  void (*add_signs)(const std::uint32_t* signs, std::size_t words, std::size_t count,
+                    std::int32_t gain, std::int32_t* tile);
   // Negates the elements of gradient[count][32] for which the bits of a and of b differ.
   void (*negate_unlike)(const std::uint32_t* a, const std::uint32_t* b, std::size_t words,
                         std::size_t count, std::int32_t* gradient);

@@ -126,13 +126,18 @@ struct SignRecord {
   std::size_t mask;
 };
 
-enum class Join { none, xnor, either };
+enum class Join { none, add, xnor, either };
 
 // What reads the bits that left an earlier block, and where the codes of their gradient lie.
 struct ShortcutRecord {
   Join join;
   std::size_t source;
   std::size_t codes;
+  // Of the residual one: what a bit counts, and the step between the pixels that it reads.
+  std::int32_t gain;
+  std::size_t stride;
+
+  bool joins_bits() const { return join == Join::xnor || join == Join::either; }
 };
 
 struct LossRecord {
@@ -160,10 +165,14 @@ struct Block {
   std::size_t features;
   bool last;
 
-  // Rows that one example leaves behind: pixels after pooling.
-  std::size_t pixels() const {
-    return !convolutional ? 1 : pooled ? pool.height * pool.width : conv.shape.pixels();
+  // What one example leaves behind: an image, after pooling.
+  std::size_t height() const {
+    return !convolutional ? 1 : pooled ? pool.height : conv.shape.out_height;
   }
+  std::size_t width() const {
+    return !convolutional ? 1 : pooled ? pool.width : conv.shape.out_width;
+  }
+  std::size_t pixels() const { return height() * width(); }
   std::size_t layer() const { return convolutional ? conv.layer : linear.layer; }
 };
 
@@ -171,6 +180,7 @@ struct Block {
 // element, so that its sum with what the block above sends fits 32 bits.
 constexpr std::int32_t largest_entry = 1 << 20;
 constexpr std::size_t most_copies = 7;
+constexpr std::size_t largest_gain = std::size_t{1} << 19;
 
 ConvForwardLayout forward_layout(const Block& block, std::size_t examples);
 ConvBackwardLayout backward_layout(const ConvRecord& record, std::size_t examples);
