@@ -86,6 +86,49 @@ class BinaryActivation(nn.Module):
         return result
 
 
+class Shortcut(nn.Module):
+    """What reads the bits that left the block `back` blocks earlier."""
+
+    def __init__(self, name: str, back: int, gain: float) -> None:
+        super().__init__()
+        self.name, self.back, self.gain = name, back, gain
+
+    def forward(self, x: Tensor, branch: Tensor) -> Tensor:
+        if self.name == "xnor":
+            return x * branch
+        if self.name == "or":
+            return (x + branch - x * branch + 1) / 2
+        if x.dim() == 2:
+            return x + self.gain * branch.flatten(1)
+        stride = 1 if branch.shape[2:] == x.shape[2:] else 2
+        taken = branch[:, :, ::stride, ::stride][:, :, : x.shape[2], : x.shape[3]]
+        return x + self.gain * taken.repeat(1, x.shape[1] // branch.shape[1], 1, 1)
+
+
+class GlobalAverage(nn.Module):
+    """The mean of each channel over an image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))
+
+
+class Chain(nn.Sequential):
+    """Modules in a row, of which shortcuts also read the bits that left earlier blocks."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        x, left = input, list[Tensor]()
+        for module in self:
+            if not isinstance(module, Shortcut):
+                x = module(x)
+                if isinstance(module, BinaryActivation):
+                    left.append(x)
+            elif module.name == "add":
+                x = module(x, left[-module.back])
+            else:
+                left[-1] = x = module(x, left[-1 - module.back])
+        return x
+
+
 def binary_mlp(
     widths: Sequence[int], *, first_binary: bool = True, last_binary: bool = True
 ) -> nn.Sequential:
@@ -146,13 +189,17 @@ def module_chain(
             case "conv1d" | "conv2d":
                 added, shape = convolution(fields, shape, nn.Conv2d if real else BinaryConv2d)
                 modules += added
-            case "max_pool":
+            case "max_pool" | "avg_pool" as name:
+                pool = nn.MaxPool2d if name == "max_pool" else nn.AvgPool2d
                 window = (1 if height == 1 else fields["size"], fields["size"])
-                modules.append(nn.MaxPool2d(window))
+                modules.append(pool(window))
                 shape = (height // window[0], width // window[1], channels)
             case "flatten":
                 modules.append(nn.Flatten())
                 shape, flat = (1, 1, height * width * channels), True
+            case "global_average_pool":
+                modules.append(GlobalAverage())
+                shape, flat = (1, 1, channels), True
             case "linear":
                 modules += [] if flat else [nn.Flatten()]
                 kind = nn.Linear if real else BinaryLinear
@@ -162,11 +209,13 @@ def module_chain(
                 modules.append((nn.BatchNorm1d if flat else nn.BatchNorm2d)(channels))
             case "sign":
                 modules.append(BinaryActivation())
+            case "add" | "xnor" | "or" as name:
+                modules.append(Shortcut(name, fields["back"], fields.get("gain", 1)))
             case "softmax_cross_entropy":
                 pass
             case other:
                 raise ConfigError(f"the rival has no {other}: compare with --against none")
-    return nn.Sequential(*modules)
+    return Chain(*modules)
 
 
 def convolution(

@@ -356,15 +356,35 @@ IMAGES = [
     *(convolution(8), NORM, SIGN, convolution(16, padding="valid"), POOL, NORM, SIGN),
     *({"op": "flatten"}, {"op": "linear", "outputs": 3}, NORM, {"op": "softmax_cross_entropy"}),
 ]
+AVERAGE = {"op": "avg_pool", "size": 2}
+RESIDUAL = [
+    *(convolution(8), NORM, SIGN, convolution(8), NORM, SIGN, {"op": "xnor", "back": 1}),
+    *(convolution(8), AVERAGE, {"op": "add", "back": 2, "gain": 3}, NORM, SIGN),
+    *(convolution(16, stride=2), {"op": "add", "back": 1, "gain": 3}, NORM, SIGN),
+    *(convolution(16), NORM, SIGN, {"op": "or", "back": 1}, {"op": "global_average_pool"}),
+    *({"op": "linear", "outputs": 3}, NORM, {"op": "softmax_cross_entropy"}),
+]
 
 
 class TestRivalOfImages:
     def test_every_op_is_known(self, rival_network: ModuleType) -> None:
-        assert set(OPS) == {fields["op"] for fields in IMAGES} | {"conv1d"}
+        assert set(OPS) == {fields["op"] for fields in (*IMAGES, *RESIDUAL)} | {"conv1d"}
         chain = rival_network.module_chain(IMAGES, (10, 10, 3))
         assert len(chain) == len(IMAGES) - 1  # the loss is not of the network
         with pytest.raises(ConfigError, match="has no dropout"):
             rival_network.module_chain([{"op": "dropout"}], (1, 1, 4))
+
+    def test_shortcuts_read_what_left_earlier_blocks(self, rival_network: ModuleType) -> None:
+        torch = importlib.import_module("torch")
+        chain = rival_network.module_chain(RESIDUAL, (10, 10, 3))
+        assert len(chain) == len(RESIDUAL) - 1
+        assert chain(torch.randn(4, 3, 10, 10)).shape == (4, 3)
+        a, b = torch.tensor([-1.0, -1, 1, 1]), torch.tensor([-1.0, 1, -1, 1])
+        for name, expected in (("xnor", [1, -1, -1, 1]), ("or", [-1, 1, 1, 1])):
+            assert rival_network.Shortcut(name, 1, 1)(a, b).tolist() == expected
+        sums, bits = torch.zeros(1, 4, 2, 2), torch.arange(18.0).reshape(1, 2, 3, 3)
+        added = rival_network.Shortcut("add", 1, 2)(sums, bits)
+        assert added[0, 0].tolist() == added[0, 2].tolist() == [[0, 4], [12, 16]]
 
     @pytest.mark.parametrize("size", [4, 5, 9])
     @pytest.mark.parametrize("kernel", [1, 2, 3, 4])
