@@ -1,7 +1,8 @@
 """The steps of a training step, and from which to which a tensor is alive.
 
 Step 0 loads the micro-batch, 1 + i is the forward step of block i, blocks + 1 the loss, and then
-each block that a gradient reaches, the last first, has the step of its norm and that of its products.
+each block that a gradient reaches, the last first, has the step of its norm and that of its
+products.
 """
 
 from __future__ import annotations

@@ -78,7 +78,11 @@ class Add(Shortcut):
 
     def arithmetic(self, context: Context) -> Arithmetic:
         elements = context.examples * context.source.features
-        return Arithmetic(forward=elements, backward=elements, bytes_moved=17 * elements)
+        return Arithmetic(
+            forward=elements,
+            backward=elements if context.learns else 0,
+            bytes_moved=(17 if context.learns else 8) * elements,
+        )
 
     def record(self, context: Context, offsets: dict[str, int]) -> tuple[int, ...]:
         del offsets

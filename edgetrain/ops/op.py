@@ -55,7 +55,7 @@ forward     during the forward step
 norm        during the norm's step
 codes       from the norm's step to the products
 products    during the products
-sent        from the norm's step to that of the block that the shortcut reads
+sent        from the norm's step to the products, and to the norm's step of what the shortcut reads
 """
 
 

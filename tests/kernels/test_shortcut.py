@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from edgetrain import _native
 from edgetrain.errors import ModelError
+from edgetrain.freeze import freeze
 from edgetrain.model import MOST_COPIES, Model
 from edgetrain.models.stack import classifier, stage
 from edgetrain.ops import (
@@ -209,6 +210,13 @@ def test_whole_residual_runs_are_the_oracles(isa: str, threads: int) -> None:
     assert trainer.evaluate(x, y).accuracy == network.evaluate(x, y)[1] / 10
 
 
+@pytest.mark.parametrize("frozen", [1, 2, 3])
+def test_shortcuts_out_of_frozen_layers_are_the_oracles(isa: str, frozen: int) -> None:
+    for model in (residual(9), images(Xnor(2)), images(Or(1))):
+        trainer, _ = compare(freeze(model, frozen), "bnn", 9, batch=4)
+        assert trainer.isa == isa
+
+
 @pytest.mark.parametrize("gain", [1, 4096])
 @pytest.mark.parametrize("mode", ["bnn", "fsb"])
 def test_bits_of_rows_are_added_as_the_oracles(isa: str, gain: int, mode: str) -> None:
@@ -262,7 +270,12 @@ def test_any_graph_of_rows_is_the_oracles(
 
 def test_tensors_that_live_at_once_never_share_a_place() -> None:
     """A run whose tensors take turns in one place equals a run in which each has its own."""
-    for model in (residual(5), *(images(op(back)) for op, back in product((Xnor, Or), (1, 2)))):
+    kept = freeze(residual(5), 2)
+    for model in (
+        residual(5),
+        kept,
+        *(images(op(back)) for op, back in product((Xnor, Or), (1, 2))),
+    ):
         x, y = data(12, model.input_features, CLASSES)
         states = []
         for reuse in (True, False):
