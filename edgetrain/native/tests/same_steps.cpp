@@ -54,12 +54,14 @@ std::size_t weight_bytes(const edgetrain::Block& block) {
   if (block.convolutional) {
     const edgetrain::ConvShape& shape = block.conv.shape;
     const bool scaled = block.conv.mode == edgetrain::WeightMode::fsb;
-    return shape.outputs * shape.channels * (scaled ? 1 : shape.taps());
+    return edgetrain::state_bytes(block.conv.holding, shape.outputs * (scaled ? 1 : shape.taps()),
+                                  shape.channels);
   }
   const edgetrain::LinearRecord& linear = block.linear;
   const bool scaled = linear.mode == edgetrain::WeightMode::fsb;
-  return linear.outputs *
-         (scaled ? (linear.inputs + linear.group - 1) / linear.group : linear.inputs);
+  return edgetrain::state_bytes(
+      linear.holding, linear.outputs,
+      scaled ? (linear.inputs + linear.group - 1) / linear.group : linear.inputs);
 }
 
 // Weights, and what the norms have learnt. Scratch is left out: each set uses its own.
@@ -70,7 +72,10 @@ void add_state(const edgetrain::Program& program, const edgetrain::Arena& arena,
     const edgetrain::BatchNormRecord& norm = block.norm;
     for (const std::size_t state :
          {norm.shift, norm.moment1, norm.moment2, norm.mean, norm.deviation}) {
-      digest.add(arena.at<std::uint8_t>(state), norm.channels * sizeof(float));
+      // A block that nothing trains has no moments.
+      if (state != edgetrain::absent) {
+        digest.add(arena.at<std::uint8_t>(state), norm.channels * sizeof(float));
+      }
     }
   }
 }
