@@ -169,7 +169,7 @@ def collect(task: Task, path: Path, outcome: Outcome) -> Report:
         report = Report.decode(path.read_bytes(), task)
     except (PayloadError, OSError) as error:
         return refusal(task, "failed", f"the worker's report cannot be read: {error}")
-    if report.status == "trained" and report.reason and outcome.stopped_after is not None:
+    if report.examples and report.reason and outcome.stopped_after is not None:
         return replace(report, reason=f"stopped early, after {outcome.stopped_after:g} s")
     return report
 

@@ -124,21 +124,23 @@ def work(job: Job, task: Task, data: StoredDataset, should_stop: Stop) -> Report
     )
     trainer.load_state(task.state)
     update: State = {}
-    passes, used = 1, data.examples
+    passes = 1
     if task.kind == "train":
         passes = task.local_epochs
         metrics = trainer.fit(data.features, data.labels, epochs=passes, should_stop=should_stop)
         # The metrics are of the last epoch alone, which may have been cut short.
         used = trainer.epochs * data.examples + metrics.examples % data.examples
-        if not used:
-            raise WorkerError("stopped before the first micro-batch was done")
+    else:
+        metrics = trainer.evaluate(data.features, data.labels, should_stop=should_stop)
+        used = metrics.examples
+    if not used:
+        raise WorkerError("stopped before the first micro-batch was done")
+    if task.kind == "train":
         key = update_key(task.seed, task.version, task.device)
         before, after = (
             trained_part(state, task.model, task.mode) for state in (task.state, trainer.state())
         )
         update = encode_update(before, after, task.codec, key)
-    else:
-        metrics = trainer.evaluate(data.features, data.labels)
     return Report(
         "trained" if task.kind == "train" else "evaluated",
         task.version,
