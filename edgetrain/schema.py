@@ -5,6 +5,7 @@ For every weight layer i of a model, in order:
     layer{i}.latent     I8  (outputs, inputs)         a layer trained as bnn or int8
     layer{i}.scale      U8  (outputs, inputs/group)   a layer trained as fsb, rounded up
     layer{i}.latent     I8  (outputs, kernel height, kernel width, channels)  a convolution
+    layer{i}.latent     I8  (kernel height, kernel width, channels)  a depthwise convolution
     layer{i}.scale      U8  (outputs, channels)       a convolution trained as fsb
     layer{i}.signs      U32 (rows, words)             a frozen layer: see ops.weights.WeightOp.state
     layer{i}.shift      F32 (outputs,)                the trained shift of its normalisation

@@ -21,7 +21,7 @@ from edgetrain.freeze import freeze as freeze_model
 from edgetrain.freeze import frozen_state
 from edgetrain.memory_profiler.memory import peak_bytes, reset_peak
 from edgetrain.metrics import Metrics
-from edgetrain.models.named import named_model
+from edgetrain.models.named import check_features, named_model
 from edgetrain.options import (
     Batch,
     Freeze,
@@ -112,6 +112,7 @@ def train(
         chosen = make_plan(built, batch, mode, threads=threads, memory=memory)
         trainer = Trainer(chosen, seed, learning_rate)
         take_over(trainer, start)
+    check_features(trainer.plan.model, splits.feature_shape)
     console = Console(stderr=as_json, soft_wrap=True, highlight=False)
     rows = run(
         trainer,

@@ -44,5 +44,8 @@ def narrowed(op: Op) -> Op:
     """Return a weight layer with few outputs, and any other op as it is."""
     fields = {key: value for key, value in op.to_fields().items() if key != "op"}
     if "outputs" in fields:
+        depthwise = fields.get("groups", 1) == fields["outputs"] > 1
         fields["outputs"] = TINY_CHANNELS
+        if "groups" in fields:
+            fields["groups"] = TINY_CHANNELS if depthwise else 1
     return OPS[op.name](**fields)

@@ -241,5 +241,6 @@ def convolution(
     if not even:
         modules.append(nn.ZeroPad2d((before[1], after[1], before[0], after[0])))
     padding = (before[0], before[1]) if even else (0, 0)
-    modules.append(kind(channels, fields["outputs"], kernel, stride, padding, bias=False))
+    outputs, groups = fields["outputs"], fields.get("groups", 1)
+    modules.append(kind(channels, outputs, kernel, stride, padding, groups=groups, bias=False))
     return modules, (sizes[0], sizes[1], fields["outputs"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from edgetrain.errors import ConfigError, ModelError
@@ -10,7 +12,7 @@ from edgetrain.models import MODELS
 from edgetrain.ops.linear import Training
 from edgetrain.settings import nearest
 
-__all__ = ["named_model"]
+__all__ = ["check_features", "named_model"]
 
 
 def named_model(
@@ -45,3 +47,20 @@ def named_model(
         return Model.from_json(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(f"cannot read a model from {name}: {error}") from None
+
+
+def check_features(model: Model, shape: Sequence[int]) -> None:
+    """Raise ModelError, with the names of models that fit, for data of another size than its own.
+
+    shape is that of an example.
+    """
+    features = math.prod(shape)
+    if features == model.input_features:
+        return
+    fitting = [
+        name for name, make in MODELS.items() if name != "mlp" and make().input_features == features
+    ]
+    raise ModelError(
+        f"an example of the data has {' x '.join(map(str, shape))} = {features} features, but the "
+        f"model takes {model.input_features}: choose {' or '.join([*fitting, 'mlp'])}"
+    )

@@ -5,18 +5,24 @@ kernel, one output and one channel, and its taps share it. A tap beyond the imag
 
 A convolution of int8 data reads patches: the data that one output pixel sees, gathered in a row
 when a micro-batch is loaded, so that the engine sees a kernel of one tap.
+
+With as many groups as channels and outputs the convolution is depthwise: every output sees one
+channel, its own. Its kernel takes 32 channels side by side, so its latents lie as they are read,
+(rows, columns, channels), and a tap's channels are a row of counters for the random draws.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, get_args
+from typing import ClassVar, Literal, get_args
 
 from edgetrain.errors import ModelError
+from edgetrain.ops import depthwise, lookup
+from edgetrain.ops.geometry import LINE, ROW, Geometry
 from edgetrain.ops.op import LANES, Arithmetic, Context, Signal, TensorRule, padded
 from edgetrain.ops.weights import LIMIT, Training, WeightOp
 
-__all__ = ["Conv", "Conv1d", "Conv2d", "Geometry", "Padding"]
+__all__ = ["Conv", "Conv1d", "Conv2d", "Padding"]
 
 Padding = Literal["same", "valid"]
 LARGEST_KERNEL = 15
@@ -28,55 +34,21 @@ LARGEST_SUM = 2**31 - 1
 LARGEST_CODE, LARGEST_DATUM = 64, 128
 CHUNK_PIXELS = 256
 """Pixels of gradient that are multiplied at a time, unless one example has more."""
-ROW = 4 * LANES
-"""Bytes of the sums of a tile's channels."""
-GROUP_CODES, GROUPS_OF_INDEX, MOST_LOOKUPS = 5, 3, 102
-"""Codes that share a table of sums, tables that share an index, sums that are sure to fit 16 bits:
-products by lookup, where an instruction set has them."""
-TABLE = 2 * LANES
-"""Bytes of a table, and of an index of 32 channels."""
-LINE = 64
-"""Every part of a tile's scratch starts on a cache line."""
-
-
-class Geometry(NamedTuple):
-    """A convolution as its kernels see it: no padding, a kernel and the steps that it takes."""
-
-    height: int
-    width: int
-    channels: int
-    out_height: int
-    out_width: int
-    kernel_height: int
-    kernel_width: int
-    stride: int
-
-    @property
-    def taps(self) -> int:
-        """The places of a kernel."""
-        return self.kernel_height * self.kernel_width
-
-    @property
-    def pixels(self) -> int:
-        """The pixels that come out."""
-        return self.out_height * self.out_width
-
-    @property
-    def reached(self) -> int:
-        """The pixels that some tap reaches, those beyond the image among them."""
-        height = (self.out_height - 1) * self.stride + self.kernel_height
-        return height * ((self.out_width - 1) * self.stride + self.kernel_width)
 
 
 @dataclass(frozen=True)
 class Conv(WeightOp):
-    """What Conv2d and Conv1d share: all but the height of the kernel."""
+    """What Conv2d and Conv1d share: all but the height of the kernel.
+
+    groups is the parts into which channels and outputs are divided, and which do not meet.
+    """
 
     outputs: int
     kernel: int = 3
     stride: int = 1
     padding: Padding = "same"
     training: Training = "auto"
+    groups: int = 1
 
     opcode: ClassVar[int] = 5
     reference: ClassVar[str] = "edgetrain.reference.convolution"
@@ -89,11 +61,19 @@ class Conv(WeightOp):
             raise ModelError(f"{self.name} has a stride of {self.stride}: choose 1 or 2")
         if self.padding not in get_args(Padding):
             raise ModelError(f"{self.name} has padding {self.padding!r}: choose same or valid")
+        if self.groups < 1 or self.outputs % self.groups:
+            raise ModelError(
+                f"{self.name} cannot divide {self.outputs} outputs into {self.groups} groups"
+            )
 
     @property
     def kernel_height(self) -> int:
         """Rows of the kernel."""
         return self.kernel
+
+    def is_depthwise(self, source: Signal) -> bool:
+        """Return whether every output sees one channel, its own."""
+        return self.groups > 1 and self.groups == source.channels == self.outputs
 
     def out_size(self, size: int, kernel: int) -> int:
         """Return how many outputs fit a number of inputs."""
@@ -128,38 +108,55 @@ class Conv(WeightOp):
                 f"{self.name} has a kernel of {kernel[0]} x {kernel[1]} but a source of "
                 f"{source.height} x {source.width}: choose a smaller kernel or padding='same'"
             )
+        self._check_groups(source)
         self._check_size(source)
         return Signal(height, width, self.outputs, "integers")
 
+    def _check_groups(self, source: Signal) -> None:
+        if self.groups == 1 or (source.kind == "bits" and self.is_depthwise(source)):
+            return
+        if source.kind == "int8":
+            raise ModelError(f"a {self.name} of int8 data cannot have groups: choose groups=1")
+        raise ModelError(
+            f"{self.name} cannot divide {source.channels} channels and {self.outputs} outputs into "
+            f"{self.groups} groups: choose as many as channels and outputs, or one"
+        )
+
     def _check_size(self, source: Signal) -> None:
         taps = self.kernel_height * self.kernel
-        width = (
-            padded(taps * source.channels)
-            if source.kind == "int8"
-            else taps * padded(source.channels)
-        )
-        if max(width, taps * padded(self.outputs)) > MOST_TERMS or source.pixels > MOST_PIXELS:
+        seen, outputs = source.channels // self.groups, self.outputs // self.groups
+        width = padded(taps * seen) if source.kind == "int8" else taps * padded(seen)
+        if max(width, taps * padded(outputs)) > MOST_TERMS or source.pixels > MOST_PIXELS:
             raise ModelError(
                 f"{self.name} is too large, with {taps} taps, {source.channels} channels in and "
                 f"{self.outputs} out: a sum has at most {MOST_TERMS} terms"
             )
 
     def check_mode(self, source: Signal, mode: str) -> None:
-        """Raise ModelError where fsb would scale patches, whose taps are not apart."""
+        """Raise ModelError where fsb would scale patches, whose taps are not apart, or nothing."""
         if source.kind == "int8" and self.weight_mode(mode) == "fsb":
             raise ModelError(
                 f"a {self.name} of int8 data cannot be trained as fsb: choose training='bnn' or "
                 f"'int8' for it"
             )
+        if self.is_depthwise(source) and self.weight_mode(mode) == "fsb":
+            raise ModelError(
+                f"one scale an output trains nothing, because batch norm cancels it: a depthwise "
+                f"{self.name} has one channel an output; choose training='bnn' or 'int8' for it"
+            )
 
     def state_shape(self, source: Signal, mode: str) -> tuple[int, ...]:
+        seen = source.channels // self.groups
         if self.weight_mode(mode) == "fsb":
-            return (self.outputs, source.channels)
-        return (self.outputs, self.kernel_height, self.kernel, source.channels)
+            return (self.outputs, seen)
+        if self.is_depthwise(source):
+            return (self.kernel_height, self.kernel, source.channels)
+        return (self.outputs, self.kernel_height, self.kernel, seen)
 
     def rows(self, source: Signal) -> tuple[int, int]:
         shape = self.geometry(source)
-        return self.outputs * shape.taps, shape.channels
+        kernels = 1 if self.is_depthwise(source) else self.outputs
+        return kernels * shape.taps, shape.channels
 
     def input_bytes(self, source: Signal) -> int:
         shape = self.geometry(source)
@@ -200,7 +197,8 @@ class Conv(WeightOp):
 
     def arithmetic(self, context: Context) -> Arithmetic:
         shape, planes = self.geometry(context.source), self._planes(context)
-        products = context.examples * shape.pixels * shape.taps * shape.channels * self.outputs
+        seen = shape.channels // self.groups
+        products = context.examples * shape.pixels * shape.taps * seen * self.outputs
         return Arithmetic(
             forward=products * planes,
             backward=products * self.backward_products(context, planes),
@@ -226,6 +224,7 @@ class Conv(WeightOp):
             self.kernel_height,
             self.kernel,
             self.stride,
+            self.groups,
             *self.pads(source),
             offsets["input"],
             offsets["input_gradient"],
@@ -244,22 +243,29 @@ class Conv(WeightOp):
     def _forward_tile(self, context: Context) -> int:
         """Panel, sums of its taps, two rows of sums, image, sums before pooling, and the tile."""
         shape, signs = self.geometry(context.source), context.source.kind == "bits"
+        pooled = context.block_pixels != shape.pixels
+        rows = context.examples * context.block_pixels
+        if self.is_depthwise(context.source):
+            return depthwise.forward_tile(shape, rows, pooled=pooled)
         width = padded(shape.channels)
         binary = signs and self.has_signs(context.mode)
         panel = shape.taps * width * (LANES // 8 if binary else LANES) * self._planes(context)
         image = shape.reached * width // (8 if binary else 1) if signs else 0
-        unpooled = shape.pixels * ROW if context.block_pixels != shape.pixels else 0
-        sums = (shape.taps + 2 + context.examples * context.block_pixels) * ROW
+        unpooled = shape.pixels * ROW if pooled else 0
+        sums = (shape.taps + 2 + rows) * ROW
         return padded(panel, LINE) + padded(image, LINE) + unpooled + sums
 
     def _backward_tile(self, context: Context) -> int:
         """Return the largest of the layouts that use it in turn."""
+        shape = self.geometry(context.source)
+        if self.is_depthwise(context.source):
+            return depthwise.backward_tile(shape)
         layouts = [self._product_parts(context)]
         signs = context.source.kind == "bits"
-        if signs and not self.frozen and _groups(context.examples) <= MOST_LOOKUPS:
-            layouts.append(self._lookup_weight_parts(context))
+        if signs and not self.frozen and lookup.fits_weights(context.examples):
+            layouts.append(lookup.weight_parts(shape, context.examples))
         if self._can_look_up_input(context):
-            layouts.append(self._lookup_input_parts(context))
+            layouts.append(lookup.input_parts(shape, self.outputs))
         return max(sum(padded(part, LINE) for part in parts) for parts in layouts)
 
     def _product_parts(self, context: Context) -> tuple[int, ...]:
@@ -279,42 +285,18 @@ class Conv(WeightOp):
         image = height * (shape.width + shape.kernel_width - 1) * depth
         return (*parts, image, shape.taps * depth * LANES)
 
-    def _lookup_weight_parts(self, context: Context) -> tuple[int, ...]:
-        """Columns of codes, tables of four outputs, indices of the rows of a kernel, gradient."""
-        shape = self.geometry(context.source)
-        tiles = padded(shape.channels) // LANES
-        columns = 2 * MOST_LOOKUPS * ROW
-        index = shape.kernel_height * shape.width * tiles * _indices(context.examples) * TABLE
-        return columns, 4 * MOST_LOOKUPS * TABLE, index, tiles * shape.taps * LANES * ROW
-
-    def _lookup_input_parts(self, context: Context) -> tuple[int, ...]:
-        """Codes, zeros to the end of the last group among them, and the tables of a row."""
-        shape, groups = self.geometry(context.source), _groups(self.outputs)
-        codes = shape.pixels * max(padded(self.outputs), GROUP_CODES * groups) + 1
-        return codes, (shape.width + shape.kernel_width - 1) * groups * TABLE
-
     def _can_look_up_input(self, context: Context) -> bool:
         signs = context.source.kind == "bits" and self.has_signs(context.mode)
+        if self.is_depthwise(context.source):
+            return False
         return signs and not context.first and self.stride == 1 and self.kernel > 1
 
     def _sign_index(self, context: Context) -> tuple[TensorRule, ...]:
         """The signs of the weights as indices, regrouped once a step."""
         if not self._can_look_up_input(context):
             return ()
-        shape = self.geometry(context.source)
-        tiles = padded(shape.channels) // LANES
-        size = tiles * shape.taps * _indices(self.outputs) * TABLE
+        size = lookup.sign_index(self.geometry(context.source), self.outputs)
         return (TensorRule("sign_index", size, "products"),)
-
-
-def _groups(codes: int) -> int:
-    """Return how many tables of sums stand for a number of codes."""
-    return -(-codes // GROUP_CODES)
-
-
-def _indices(codes: int) -> int:
-    """Return how many indices choose from their tables."""
-    return -(-_groups(codes) // GROUPS_OF_INDEX)
 
 
 @dataclass(frozen=True)

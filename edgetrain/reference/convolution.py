@@ -1,4 +1,8 @@
-"""Conv2d and Conv1d: the three products tap by tap over a padded image, and the update."""
+"""Conv2d and Conv1d: the three products tap by tap over a padded image, and the update.
+
+A convolution of groups is a dense one whose weights from group to group are absent: zero, and
+never trained.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,7 @@ Integers = NDArray[np.int64]
 
 @dataclass
 class ConvWeights:
-    """The state: latents (outputs, rows, columns, channels), scales a kernel, or signs held."""
+    """The state: latents a weight or scales a kernel, shaped as Conv has it, or signs held."""
 
     op: Conv
     source: Signal
@@ -59,8 +63,9 @@ class ConvWeights:
 
     @property
     def weight_shape(self) -> tuple[int, int, int, int]:
-        """The shape of the weights: outputs, rows and columns of the kernel, channels."""
-        return self.outputs, self.op.kernel_height, self.op.kernel, self.source.channels
+        """The shape of the weights: outputs, rows and columns of the kernel, channels seen."""
+        seen = self.source.channels // self.op.groups
+        return self.outputs, self.op.kernel_height, self.op.kernel, seen
 
     def counters(self) -> Integers:
         """Return the counter of each element of the state.
@@ -73,6 +78,8 @@ class ConvWeights:
             return row_counters(outputs, channels)
         if self.source.kind == "int8":
             return row_counters(outputs, rows * columns * channels).reshape(self.weight_shape)
+        if self.op.is_depthwise(self.source):
+            return row_counters(rows * columns, outputs).reshape(self.stored.shape)
         return row_counters(outputs * rows * columns, channels).reshape(self.weight_shape)
 
     def signs(self) -> Integers:
@@ -82,14 +89,15 @@ class ConvWeights:
         return signs.reshape(self.weight_shape)
 
     def weights(self) -> Integers:
-        """Return what the layer multiplies by, (outputs, rows, columns, channels)."""
+        """Return what the layer multiplies by, (outputs, rows, columns, channels), all of them."""
+        if self.mode == "fsb":
+            return self._joined(self.stored[:, None, None, :] * self.signs())
+        values = np.where(self.stored >= 0, 1, -1) if self.mode == "bnn" else self.stored
         if self.held is not None:
-            return self.held.signs.reshape(self.weight_shape)
-        if self.mode == "bnn":
-            return np.where(self.stored >= 0, 1, -1)
-        if self.mode == "int8":
-            return self.stored
-        return self.stored[:, None, None, :] * self.signs()
+            values = self.held.signs.reshape(self.stored.shape)
+        if self.op.is_depthwise(self.source):
+            values = values.transpose(2, 0, 1)[..., None]
+        return self._joined(values)
 
     def forward(self, x: Integers) -> Integers:
         """Return y, (examples, height, width, outputs), of x, (examples, height, width, channels).
@@ -116,13 +124,16 @@ class ConvWeights:
     def weight_gradient(self, codes: Integers, x: Integers) -> Integers:
         """Return dL/dW, or that of the scales: each the sum over the taps that share it."""
         image, flat = self._padded(x), codes.reshape(-1, self.outputs)
-        gradient = np.zeros(self.weight_shape, np.int64)
+        channels = self.source.channels
+        whole = np.zeros((*self.weight_shape[:3], channels), np.int64)
         for row, column, seen in self._taps():
-            gradient[:, row, column] = flat.T @ image[:, *seen].reshape(-1, self.source.channels)
-        if self.mode != "fsb":
-            return gradient
-        total: Integers = (gradient * self.signs()).sum((1, 2))
-        return total
+            whole[:, row, column] = flat.T @ image[:, *seen].reshape(-1, channels)
+        gradient = self._own(whole)
+        if self.mode == "fsb":
+            gradient = (gradient * self.signs()).sum((1, 2))
+        elif self.op.is_depthwise(self.source):
+            gradient = gradient[..., 0].transpose(1, 2, 0)
+        return gradient
 
     def update(self, gradient: Integers, key: Key, step: int) -> None:
         """Move the state by step/256 levels against the sign of the gradient, rounded at random."""
@@ -131,6 +142,21 @@ class ConvWeights:
             return
         draws = random_bytes(key, self.counters())
         self.stored = moved(self.mode, self.stored, gradient, draws, step)
+
+    def _joined(self, weights: Integers) -> Integers:
+        """Return weights of weight_shape as those of a dense convolution, zero where absent."""
+        outputs, rows, columns, seen = self.weight_shape
+        groups, each = self.op.groups, np.arange(self.op.groups)
+        whole = np.zeros((groups, outputs // groups, rows, columns, groups, seen), np.int64)
+        whole[each, :, :, :, each] = weights.reshape(groups, -1, rows, columns, seen)
+        return whole.reshape(outputs, rows, columns, -1)
+
+    def _own(self, whole: Integers) -> Integers:
+        """Return the part of a dense convolution's weights that exists, in weight_shape."""
+        outputs, rows, columns, seen = self.weight_shape
+        groups, each = self.op.groups, np.arange(self.op.groups)
+        parts = whole.reshape(groups, outputs // groups, rows, columns, groups, seen)
+        return parts[each, :, :, :, each].reshape(self.weight_shape)
 
     def _padded(self, x: Integers) -> Integers:
         """Return x with zeros around it, as many as the taps can reach."""

@@ -76,6 +76,15 @@ def residual_model() -> Model:
     return Model((8, 7, 3), (*first, *second, *third, *last))
 
 
+def separable_model() -> Model:
+    """Return a model of depthwise convolutions, one of signs and one of bytes."""
+    first = (Conv2d(64, 3, training="int8"), BatchNorm(), Sign())
+    second = (Conv2d(64, 3, groups=64), MaxPool(), BatchNorm(), Sign())
+    third = (Conv2d(64, 4, 2, training="int8", groups=64), BatchNorm(), Sign(), Flatten())
+    end = (Linear(5), BatchNorm(), SoftmaxCrossEntropy())
+    return Model((9, 7, 2), (*first, *second, *third, *end))
+
+
 PLANS: dict[str, Plan] = {
     "mlp_bnn": plan(mlp(70, 5, (64, 33)), 9, "bnn"),
     "mlp_fsb": plan(mlp(70, 5, (64, 33)), 9, "fsb"),
@@ -84,6 +93,7 @@ PLANS: dict[str, Plan] = {
     "image_frozen": plan(freeze(image_model("bnn"), 1), 6, "bnn"),
     "residual_bnn": plan(residual_model(), 4, "bnn"),
     "signal_bnn": plan(signal_model(), 5, "bnn"),
+    "separable_bnn": plan(separable_model(), 5, "bnn"),
 }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,19 @@ JOINED = Model(
         *(Linear(5, "int8"), BatchNorm(), SoftmaxCrossEntropy()),
     ),
 )
+SEPARABLE = Model(
+    (9, 8, 2),
+    (
+        *stage(Conv2d(64, 3, training="int8")),
+        *stage(Conv2d(64, 3, stride=2, training="bnn", groups=64), pool=True),
+        *stage(Conv2d(64, 4, training="int8", groups=64)),
+        *classifier((), 5, "int8"),
+    ),
+)
+FROZEN_DEPTHWISE = tuple(
+    replace(op, training="frozen") if isinstance(op, Conv2d) and op.groups > 1 else op
+    for op in SEPARABLE.layers
+)
 PLANS: dict[str, Plan] = {
     "mlp_bnn": plan(mlp(70, 5, (64, 33)), 9, "bnn", threads=2),
     "mlp_fsb": plan(mlp(70, 5, (64, 33)), 9, "fsb"),
@@ -66,6 +80,8 @@ PLANS: dict[str, Plan] = {
     "mlp_frozen": plan(freeze(mlp(70, 5, (64, 33)), 1), 9, "bnn", threads=2),
     "joined_frozen": plan(freeze(JOINED, 2), 4, "bnn"),
     "images_frozen": plan(freeze(IMAGES, 1), 5, "bnn"),
+    "separable": plan(SEPARABLE, 4, "bnn", threads=2),
+    "separable_frozen": plan(Model(SEPARABLE.input_shape, FROZEN_DEPTHWISE), 4, "bnn"),
     "har_cnn": plan(har_cnn(window=16), 3, "fsb"),
 }
 

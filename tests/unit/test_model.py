@@ -193,6 +193,12 @@ def test_a_pool_halves_and_leaves_the_rest(shape: Any, out: Any) -> None:
         ((8, 8, 3), (*hidden(Conv2d(32), MaxPool(), MaxPool()), *END), "reads conv2d, max_pool, m"),
         ((9,), (*hidden(Conv2d(32)), Conv2d(4, 1), *END[1:]), "layer 1 reads conv2d, batch_norm"),
         ((4, 4, 1), (Flatten(),), "needs a layer with weights"),
+        ((4, 4, 64), hidden(Conv2d(64, groups=64)), "conv2d of int8 data cannot have groups"),
+        (
+            (4, 4, 3),
+            (*hidden(Conv2d(64)), *hidden(Conv2d(64, groups=4))),
+            "cannot divide 64 channels and 64 outputs into 4 groups: choose as many",
+        ),
         ((4, 4, 64), hidden(Conv2d(600, 15)), "a sum has at most 131072 terms"),
     ],
 )
@@ -208,6 +214,8 @@ def test_images_that_do_not_fit_are_refused(shape: Any, layers: Any, message: st
         ({"kernel": 0}, "has a kernel of 0: choose 1 to 15"),
         ({"kernel": 16}, "has a kernel of 16"),
         ({"stride": 3}, "has a stride of 3: choose 1 or 2"),
+        ({"groups": 0}, "cannot divide 32 outputs into 0 groups"),
+        ({"groups": 3}, "cannot divide 32 outputs into 3 groups"),
         ({"padding": "full"}, "has padding 'full': choose same or valid"),
         ({"training": "float"}, "cannot be trained as 'float'"),
     ],

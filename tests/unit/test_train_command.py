@@ -147,6 +147,18 @@ def test_json_of_a_stopped_run_holds_the_command_that_goes_on(tmp_path: Path) ->
     assert again[-2:] == ["--test-group", "3"]
 
 
+def test_a_model_for_other_data_is_refused_with_the_names_of_those_that_fit(tmp_path: Path) -> None:
+    images = tmp_path / "cnv"
+    et.Trainer(et.plan(et.models.cnv(), 2)).save(images)
+    for words in (["cnv"], ["--resume", images]):
+        result = edgetrain("train", *words, "--data", "watch")
+        assert result.returncode == 13, result.stderr
+        assert "128 x 6 = 768 features, but the model takes 3072: choose har_cnn or mlp" in (
+            result.stderr
+        )
+        assert result.stderr.count("\n") == 1
+
+
 def test_mistakes_are_told_before_any_work(tmp_path: Path) -> None:
     saved = tmp_path / "m"
     et.Trainer(et.plan(et.models.mlp(768, 7, (32,)), 10), seed=5).save(saved)

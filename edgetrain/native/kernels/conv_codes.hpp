@@ -66,26 +66,16 @@ struct ConvCodes {
         at.row % pool.window_height * pool.window_width + at.column % pool.window_width;
     std::uint8_t decoded[lanes];
     Isa::decode(gradient.codes + (row * depth + word * lanes) / 2, decoded);
-    Panel<Isa>::select_codes(chosen(pool, row * pool.words + word, place), decoded, bytes);
+    Panel<Isa>::select_codes(pool.holders(row * pool.words + word, place), decoded, bytes);
   }
 
  private:
-  // The outputs whose maximum was at a place of its window; all, where windows are summed.
-  static std::uint32_t chosen(const Pool& pool, std::size_t word, std::size_t place) {
-    if (pool.average) {
-      return ~0U;
-    }
-    const std::uint32_t low = (place & 1) != 0 ? pool.low[word] : ~pool.low[word];
-    const std::uint32_t high = (place & 2) != 0 ? pool.high[word] : ~pool.high[word];
-    return low & high;
-  }
-
   static void unpool(const ConvShape& shape, const Pool& pool, std::size_t word,
                      const std::uint8_t* bytes, std::size_t stride, std::uint8_t* corner) {
     for (std::size_t place = 0; place < pool.window_height * pool.window_width; ++place) {
       const std::size_t pixel =
           place / pool.window_width * shape.out_width + place % pool.window_width;
-      Panel<Isa>::select_codes(chosen(pool, word, place), bytes, corner + pixel * stride);
+      Panel<Isa>::select_codes(pool.holders(word, place), bytes, corner + pixel * stride);
     }
   }
 };

@@ -10,6 +10,7 @@
 #include "conv_weights.hpp"
 #include "edgetrain/kernels.hpp"
 #include "panel.hpp"
+#include "pooling.hpp"
 
 namespace edgetrain {
 
@@ -43,10 +44,8 @@ struct ConvForward {
       if (input.signs != nullptr) {
         correct_borders(shape, scratch.tap_sums, sums);
       }
-      if (pool.present() && pool.average) {
-        sum_windows(shape, pool, sums, tile + example * pool.pixels() * lanes);
-      } else if (pool.present()) {
-        take_maxima(shape, pool, example * pool.pixels(), sums, tile);
+      if (pool.present()) {
+        Pooling<Isa>::run(shape, pool, example, sums, tile);
       }
     }
   }
@@ -157,10 +156,8 @@ struct ConvForward {
   // Calls visit(row of the padded image, row of the example, columns that the kernel reaches).
   template <class Visit>
   static void for_each_inside_row(const ConvShape& shape, const Visit& visit) {
-    const std::size_t columns = std::min(shape.width, shape.image_width() - shape.pad_left);
-    const std::size_t rows = std::min(shape.height, shape.image_height() - shape.pad_top);
-    for (std::size_t y = 0; y < rows; ++y) {
-      visit(shape.pad_top + y, y, columns);
+    for (std::size_t y = 0; y < shape.reached_rows(); ++y) {
+      visit(shape.pad_top + y, y, shape.reached_columns());
     }
   }
 
@@ -190,52 +187,6 @@ struct ConvForward {
           }
         }
       }
-    }
-  }
-
-  static void sum_windows(const ConvShape& shape, const Pool& pool, const std::int32_t* sums,
-                          std::int32_t* tile) {
-    for (std::size_t pixel = 0; pixel < pool.pixels(); ++pixel) {
-      const std::size_t top = pixel / pool.width * pool.window_height;
-      const std::size_t left = pixel % pool.width * pool.window_width;
-      std::int32_t total[lanes] = {};
-      for (std::size_t at = 0; at < pool.window_height * pool.window_width; ++at) {
-        const std::size_t row = top + at / pool.window_width;
-        const std::size_t column = left + at % pool.window_width;
-        const std::int32_t* value = sums + (row * shape.out_width + column) * lanes;
-        for (std::size_t lane = 0; lane < lanes; ++lane) {
-          total[lane] += value[lane];
-        }
-      }
-      std::memcpy(tile + pixel * lanes, total, sizeof total);
-    }
-  }
-
-  static void take_maxima(const ConvShape& shape, const Pool& pool, std::size_t first_row,
-                          const std::int32_t* sums, std::int32_t* tile) {
-    for (std::size_t pixel = 0; pixel < pool.pixels(); ++pixel) {
-      const std::size_t top = pixel / pool.width * pool.window_height;
-      const std::size_t left = pixel % pool.width * pool.window_width;
-      std::int32_t* best = tile + (first_row + pixel) * lanes;
-      std::memcpy(best, sums + (top * shape.out_width + left) * lanes, lanes * sizeof *best);
-      std::uint32_t low = 0;
-      std::uint32_t high = 0;
-      for (std::size_t at = 1; at < pool.window_height * pool.window_width; ++at) {
-        const std::size_t row = top + at / pool.window_width;
-        const std::size_t column = left + at % pool.window_width;
-        const std::int32_t* value = sums + (row * shape.out_width + column) * lanes;
-        const std::uint32_t larger = ~Isa::at_least(best, value);
-        low = (at & 1) != 0 ? low | larger : low & ~larger;
-        high = (at & 2) != 0 ? high | larger : high & ~larger;
-        for (std::size_t lane = 0; lane < lanes; ++lane) {
-          best[lane] = std::max(best[lane], value[lane]);
-        }
-      }
-      if (pool.low == nullptr) {
-        continue;
-      }
-      pool.low[(first_row + pixel) * pool.words] = low;
-      pool.high[(first_row + pixel) * pool.words] = high;
     }
   }
 };

@@ -4,6 +4,7 @@
 #include "conv_backward.hpp"
 #include "conv_forward.hpp"
 #include "conv_lookup.hpp"
+#include "depthwise.hpp"
 #include "edgetrain/kernels.hpp"
 #include "linear.hpp"
 #include "norm.hpp"
@@ -12,7 +13,12 @@
 namespace edgetrain {
 
 template <class Isa>
-constexpr Kernels make_table() {
+constexpr DepthwiseKernels depthwise_table() {
+  return {&Depthwise<Isa>::forward, &Depthwise<Isa>::backward};
+}
+
+template <class Isa>
+constexpr Kernels make_table(const DepthwiseKernels& depthwise = depthwise_table<Isa>()) {
   Kernels table = {
       Isa::name,
       &LinearKernels<Isa>::expand_signs,
@@ -23,6 +29,7 @@ constexpr Kernels make_table() {
       nullptr,
       nullptr,
       nullptr,
+      depthwise,
       &NormKernels<Isa>::sums,
       &NormKernels<Isa>::signs,
       &NormKernels<Isa>::gradient_sums,

@@ -5,7 +5,8 @@
 namespace edgetrain {
 
 const Kernels& neon_dot_kernels() {
-  static constexpr Kernels table = make_table<NeonDot>();
+  // Nothing in a depthwise convolution is a dot product.
+  static const Kernels table = make_table<NeonDot>(neon_kernels().depthwise);
   return table;
 }
 

@@ -46,12 +46,14 @@ void Engine::initialise() {
     if (block.convolutional) {
       const ConvWeights weights = weights_of(block.conv);
       const ConvShape& shape = weights.shape;
+      // A row of weights is what one output sees at one tap, or at one tap all see of their own.
+      const std::size_t rows = (block.conv.depthwise() ? 1 : shape.outputs) * shape.taps();
       if (weights.held.holding != Holding::int8) {
-        edgetrain::initialise(weights.held, shape.outputs * shape.taps(), weights.signs);
+        edgetrain::initialise(weights.held, rows, weights.signs);
       } else if (weights.mode == WeightMode::fsb) {
         std::fill_n(weights.scale, shape.outputs * shape.channels, initial_scale);
       } else {
-        initialise_weights(weights.latent, shape.outputs * shape.taps(), shape.channels, key);
+        initialise_weights(weights.latent, rows, shape.channels, key);
       }
     } else {
       const Weights weights = weights_of(block.linear);
@@ -96,7 +98,9 @@ LossResult Engine::train(const Examples& examples, const StepSettings& settings)
     const Block& block = program_.blocks[index];
     scale = backward_norm(block, examples.count, scale, settings);
     const Timer timer(profile_, index, Phase::gradients);
-    if (block.convolutional) {
+    if (block.convolutional && block.conv.depthwise()) {
+      backward_depthwise(block, examples.count, settings);
+    } else if (block.convolutional) {
       backward_conv(block, examples.count, settings);
     } else {
       decode_codes(block, examples.count);
@@ -145,7 +149,9 @@ void Engine::load(const Examples& examples) {
 // Momentum is null where the running statistics judge, not those of the micro-batch.
 void Engine::forward(const Block& block, std::size_t count, const double* momentum) {
   const Timer timer(profile_, block.layer(), Phase::forward);
-  if (block.convolutional) {
+  if (block.convolutional && block.conv.depthwise()) {
+    forward_depthwise(block, count, momentum);
+  } else if (block.convolutional) {
     forward_conv(block, count, momentum);
   } else {
     forward_linear(block, count, momentum);
@@ -389,7 +395,8 @@ std::size_t Engine::largest_gradient(const Block& block) const {
   const WeightMode mode = above.convolutional ? above.conv.mode : above.linear.mode;
   const std::size_t weight = mode == WeightMode::bnn ? 1 : mode == WeightMode::int8 ? 128 : 255;
   const std::size_t taps = above.convolutional ? above.conv.shape.taps() : 1;
-  return static_cast<std::size_t>(code_zero) * weight * taps * above.norm.channels +
+  const std::size_t outputs = above.norm.channels / (above.convolutional ? above.conv.groups : 1);
+  return static_cast<std::size_t>(code_zero) * weight * taps * outputs +
          block.copies * static_cast<std::size_t>(largest_entry);
 }
 

@@ -136,7 +136,7 @@ LossRecord read_loss(Reader& reader, std::size_t channels) {
 }
 
 ConvRecord read_conv(Reader& reader, std::size_t layer) {
-  open_record(reader, Opcode::convolution, 24);
+  open_record(reader, Opcode::convolution, 25);
   ConvRecord record{};
   record.layer = reader.within(layer, layer, "the layer's number");
   record.mode = static_cast<WeightMode>(reader.within(0, 2, "the weight mode"));
@@ -153,6 +153,7 @@ ConvRecord read_conv(Reader& reader, std::size_t layer) {
   shape.kernel_height = reader.within(1, largest_kernel, "the height of the kernel");
   shape.kernel_width = reader.within(1, largest_kernel, "the width of the kernel");
   shape.stride = reader.within(1, 2, "the stride");
+  record.groups = reader.within(1, shape.channels, "the number of groups");
   shape.pad_top = reader.within(0, shape.kernel_height - 1, "the rows of padding");
   shape.pad_left = reader.within(0, shape.kernel_width - 1, "the columns of padding");
   for (std::size_t* offset : {&record.input, &record.input_gradient, &record.codes}) {
@@ -189,7 +190,23 @@ void check_extent(std::size_t size, std::size_t out, std::size_t kernel, std::si
   }
 }
 
+bool computable(const ConvRecord& r) {
+  if (!r.signs_in) {
+    return r.mode != WeightMode::fsb && r.groups == 1;
+  }
+  return r.shape.channels % lanes == 0 &&
+         (r.groups == 1 || (r.depthwise() && r.mode != WeightMode::fsb));
+}
+
+std::size_t forward_bytes(const Block& block, std::size_t examples) {
+  return block.conv.depthwise() ? depthwise_forward_layout(block, examples).end
+                                : forward_layout(block, examples).end;
+}
+
 std::size_t backward_bytes(const ConvRecord& record, std::size_t examples) {
+  if (record.depthwise()) {
+    return depthwise_backward_layout(record.shape).end;
+  }
   std::size_t bytes = backward_layout(record, examples).end;
   if (can_look_up_weights(record, examples)) {
     bytes = std::max(bytes, lookup_weight_layout(record, examples).end);
@@ -205,25 +222,26 @@ void check_conv(const Program& program, const Block& block, bool learns) {
   const ConvShape& shape = r.shape;
   const ConvShape& source = r.source;
   const std::size_t examples = program.examples;
+  if (!computable(r)) {
+    refuse("a convolution cannot be computed");
+  }
+  const std::size_t seen = shape.channels / r.groups;
   check_extent(source.height, source.out_height, source.kernel_height, source.stride,
                source.pad_top);
   check_extent(source.width, source.out_width, source.kernel_width, source.stride, source.pad_left);
   // So that every sum of the products with weights, forward and backward, fits 32 bits.
   constexpr std::size_t deepest = 2 * widest_layer;
-  if (source.height * source.width > most_pixels ||
-      shape.taps() * padded(shape.channels) > deepest ||
-      shape.taps() * padded(shape.outputs) > deepest) {
+  if (source.height * source.width > most_pixels || shape.taps() * padded(seen) > deepest ||
+      shape.taps() * padded(shape.outputs / r.groups) > deepest) {
     refuse("a convolution is too large");
-  }
-  if (r.signs_in ? shape.channels % lanes != 0 : r.mode == WeightMode::fsb) {
-    refuse("a convolution cannot be computed");
   }
   // So that every sum of the gradient of the weights fits 32 bits.
   const std::size_t largest = static_cast<std::size_t>(code_zero) * (r.signs_in ? 1 : data_zero);
   if (examples * shape.pixels() > static_cast<std::size_t>(INT32_MAX) / largest) {
     refuse("a micro-batch has too many pixels");
   }
-  const std::size_t rows = r.mode == WeightMode::fsb ? shape.outputs : shape.outputs * shape.taps();
+  const std::size_t outputs = r.depthwise() ? 1 : shape.outputs;
+  const std::size_t rows = r.mode == WeightMode::fsb ? outputs : outputs * shape.taps();
   fits(program, r.weights, state_bytes(r.holding, rows, shape.channels), "the weights");
   const std::size_t pixels = shape.height * shape.width;
   const std::size_t width = padded(shape.channels);
@@ -238,7 +256,7 @@ void check_conv(const Program& program, const Block& block, bool learns) {
     fits(program, r.sign_index, tiles_of(shape.channels) * sign_index_tile(shape) * 2,
          "the index of signs");
   }
-  if (r.forward_tile_bytes < forward_layout(block, examples).end ||
+  if (r.forward_tile_bytes < forward_bytes(block, examples) ||
       r.backward_tile_bytes < (learns ? backward_bytes(r, examples) : 0) ||
       r.forward_tile_bytes % alignment != 0 || r.backward_tile_bytes % alignment != 0) {
     refuse("a tile is too small");
@@ -411,12 +429,14 @@ LookupInputLayout lookup_input_layout(const ConvRecord& record) {
 }
 
 bool can_look_up_weights(const ConvRecord& record, std::size_t examples) {
-  return record.trains() && record.signs_in && groups_of(examples) <= most_lookups;
+  return record.trains() && record.signs_in && !record.depthwise() &&
+         groups_of(examples) <= most_lookups;
 }
 
 bool can_look_up_input(const ConvRecord& record) {
-  return record.passes() && record.signs_in && record.mode == WeightMode::bnn &&
-         record.shape.stride == 1 && record.shape.kernel_width > 1;
+  return record.passes() && record.signs_in && !record.depthwise() &&
+         record.mode == WeightMode::bnn && record.shape.stride == 1 &&
+         record.shape.kernel_width > 1;
 }
 
 std::size_t sign_index_tile(const ConvShape& shape) {

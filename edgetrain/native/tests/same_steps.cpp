@@ -52,10 +52,11 @@ class Digest {
 
 std::size_t weight_bytes(const edgetrain::Block& block) {
   if (block.convolutional) {
-    const edgetrain::ConvShape& shape = block.conv.shape;
-    const bool scaled = block.conv.mode == edgetrain::WeightMode::fsb;
-    return edgetrain::state_bytes(block.conv.holding, shape.outputs * (scaled ? 1 : shape.taps()),
-                                  shape.channels);
+    const edgetrain::ConvRecord& conv = block.conv;
+    const bool scaled = conv.mode == edgetrain::WeightMode::fsb;
+    const std::size_t kernels = conv.depthwise() ? 1 : conv.shape.outputs;
+    return edgetrain::state_bytes(conv.holding, kernels * (scaled ? 1 : conv.shape.taps()),
+                                  conv.shape.channels);
   }
   const edgetrain::LinearRecord& linear = block.linear;
   const bool scaled = linear.mode == edgetrain::WeightMode::fsb;

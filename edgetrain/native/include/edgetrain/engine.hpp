@@ -70,6 +70,7 @@ class Engine {
   void forward_linear(const Block& block, std::size_t count, const double* momentum);
   void forward_conv(const Block& block, std::size_t count, const double* momentum);
   void sum_pixels(const Block& block, std::size_t count);
+  void forward_depthwise(const Block& block, std::size_t count, const double* momentum);
   void finish_tile(const Block& block, std::size_t rows, std::size_t first, std::int32_t* tile,
                    const double* momentum);
   void write_logits(const Block& block, std::size_t count, std::size_t first,
@@ -91,6 +92,7 @@ class Engine {
   void send_gradient(const Block& block, std::size_t rows, float scale,
                      const StepSettings& settings);
   float receive_gradients(const Block& block, std::size_t rows, float scale);
+  void backward_depthwise(const Block& block, std::size_t count, const StepSettings& settings);
   float sum_tile(const Block& block, std::size_t count, std::size_t first, float scale,
                  const StepSettings& settings);
 

@@ -2,6 +2,7 @@
 // table gives the same bits.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -156,12 +157,16 @@ struct ConvShape {
   // The padded image that the kernel passes over, and that of the gradient codes on the way back.
   std::size_t image_height() const { return (out_height - 1) * stride + kernel_height; }
   std::size_t image_width() const { return (out_width - 1) * stride + kernel_width; }
+  // The rows and columns of an example that the kernel reaches: with a stride it may miss the last.
+  std::size_t reached_rows() const { return std::min(height, image_height() - pad_top); }
+  std::size_t reached_columns() const { return std::min(width, image_width() - pad_left); }
   std::size_t code_height() const { return height + kernel_height - 1; }
   std::size_t code_width() const { return width + kernel_width - 1; }
 };
 
 // Latents [output][tap][channel], scales [output][channel] and the key of fixed signs, or signs
-// held otherwise, a row an output and tap.
+// held otherwise, a row an output and tap. Where each output sees one channel, its own, latents are
+// [tap][channel], and a row of signs is a tap's.
 struct ConvWeights {
   WeightMode mode;
   ConvShape shape;
@@ -188,6 +193,14 @@ struct Pool {
 
   bool present() const { return window_height != 0; }
   std::size_t pixels() const { return height * width; }
+  // The lanes of a word whose maximum was element `at` of its window; all, where windows are
+  // summed.
+  std::uint32_t holders(std::size_t word, std::size_t at) const {
+    if (average) {
+      return ~std::uint32_t{0};
+    }
+    return ((at & 1) != 0 ? low[word] : ~low[word]) & ((at & 2) != 0 ? high[word] : ~high[word]);
+  }
 };
 
 // 4-bit codes of the gradient, a row a pooled pixel, and how to undo the pooling.
@@ -225,6 +238,21 @@ struct LookupWeightScratch {
 struct LookupInputScratch {
   std::uint8_t* code_rows;
   std::int16_t* tables;
+};
+
+// Of a depthwise convolution, for 32 channels: weights [tap][32], last tap first on the way back,
+// a padded image of the input as 1 and -1, and one of the gradient's codes.
+struct DepthwiseForwardScratch {
+  std::int8_t* weights;
+  std::int8_t* image;
+  std::int32_t* unpooled;
+};
+
+struct DepthwiseBackwardScratch {
+  std::int8_t* weights;
+  std::int8_t* image;
+  std::int8_t* codes;
+  std::int32_t* gradient;
 };
 
 // Examples whose pixels are multiplied at a time in the gradient of the weights.
@@ -266,6 +294,15 @@ struct GradientTile {
   std::size_t safe_rows;
 };
 
+// Of a depthwise convolution; forward and backward do what those of a convolution do.
+struct DepthwiseKernels {
+  void (*forward)(const ConvWeights&, const Input&, std::size_t examples, std::size_t first,
+                  const DepthwiseForwardScratch&, const Pool&, std::int32_t* tile);
+  void (*backward)(const ConvWeights&, const Input&, const ConvGradient&, std::size_t examples,
+                   std::size_t first, const DepthwiseBackwardScratch&, std::int32_t* input_gradient,
+                   const UpdateStep*);
+};
+
 struct Kernels {
   const char* name;
 
@@ -301,6 +338,9 @@ struct Kernels {
   void (*lookup_weights)(const ConvWeights&, const Input&, const ConvGradient&,
                          std::size_t examples, std::size_t first, const LookupWeightScratch&,
                          const UpdateStep&);
+
+  // The same where each output sees one channel, its own.
+  DepthwiseKernels depthwise;
 
   // The deviation is the sum of |count y - sum|.
   void (*tile_sums)(const std::int32_t* tile, std::size_t count, TileSums& sums);

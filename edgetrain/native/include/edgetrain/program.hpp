@@ -44,6 +44,8 @@ struct ConvRecord {
   WeightMode mode;
   Holding holding;
   bool signs_in;
+  // Parts of channels and outputs that do not meet.
+  std::size_t groups;
   // As the kernels see it: where the data are gathered into patches, a 1 x 1 kernel over patches.
   ConvShape shape;
   // As the data lie.
@@ -61,6 +63,10 @@ struct ConvRecord {
 
   bool passes() const { return input_gradient != absent; }
   bool trains() const { return holding != Holding::signs; }
+  // Whether every output sees one channel, its own.
+  bool depthwise() const {
+    return groups > 1 && groups == shape.channels && groups == shape.outputs;
+  }
 };
 
 struct PoolRecord {
@@ -100,6 +106,19 @@ struct LookupWeightLayout {
 };
 struct LookupInputLayout {
   std::size_t tables;
+  std::size_t end;
+};
+
+struct DepthwiseForwardLayout {
+  std::size_t image;
+  std::size_t unpooled;
+  std::size_t tile;
+  std::size_t end;
+};
+struct DepthwiseBackwardLayout {
+  std::size_t image;
+  std::size_t codes;
+  std::size_t gradient;
   std::size_t end;
 };
 
@@ -190,6 +209,9 @@ LookupInputLayout lookup_input_layout(const ConvRecord& record);
 bool can_look_up_weights(const ConvRecord& record, std::size_t examples);
 bool can_look_up_input(const ConvRecord& record);
 std::size_t sign_index_tile(const ConvShape& shape);
+ConvBackwardLayout backward_layout(const Block& block, std::size_t examples);
+DepthwiseForwardLayout depthwise_forward_layout(const Block& block, std::size_t examples);
+DepthwiseBackwardLayout depthwise_backward_layout(const ConvShape& shape);
 
 struct Program {
   std::size_t examples;

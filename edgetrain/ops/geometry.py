@@ -1,0 +1,43 @@
+"""A convolution as its kernels see it, and the units of which their scratch is made."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from edgetrain.ops.op import LANES
+
+__all__ = ["LINE", "ROW", "Geometry"]
+
+ROW = 4 * LANES
+"""Bytes of the sums of a tile's channels."""
+LINE = 64
+"""Every part of a tile's scratch starts on a cache line."""
+
+
+class Geometry(NamedTuple):
+    """A convolution as its kernels see it: no padding, a kernel and the steps that it takes."""
+
+    height: int
+    width: int
+    channels: int
+    out_height: int
+    out_width: int
+    kernel_height: int
+    kernel_width: int
+    stride: int
+
+    @property
+    def taps(self) -> int:
+        """The places of a kernel."""
+        return self.kernel_height * self.kernel_width
+
+    @property
+    def pixels(self) -> int:
+        """The pixels that come out."""
+        return self.out_height * self.out_width
+
+    @property
+    def reached(self) -> int:
+        """The pixels that some tap reaches, those beyond the image among them."""
+        height = (self.out_height - 1) * self.stride + self.kernel_height
+        return height * ((self.out_width - 1) * self.stride + self.kernel_width)
