@@ -374,6 +374,15 @@ class TestRivalOfImages:
         with pytest.raises(ConfigError, match="has no dropout"):
             rival_network.module_chain([{"op": "dropout"}], (1, 1, 4))
 
+    def test_int8_layers_stay_real_where_asked(self, rival_network: ModuleType) -> None:
+        torch = importlib.import_module("torch")
+        weighty = (torch.nn.Conv2d, torch.nn.Linear)
+        for keep_real in (False, True):
+            network = rival_network.binary_network(find_network("har_cnn"), keep_real=keep_real)
+            kinds = [type(one).__name__ for one in network.modules() if isinstance(one, weighty)]
+            outer = ["Conv2d", "Linear"] if keep_real else ["BinaryConv2d", "BinaryLinear"]
+            assert kinds == [outer[0], "BinaryConv2d", "BinaryConv2d", outer[1]]
+
     def test_shortcuts_read_what_left_earlier_blocks(self, rival_network: ModuleType) -> None:
         torch = importlib.import_module("torch")
         chain = rival_network.module_chain(RESIDUAL, (10, 10, 3))

@@ -369,6 +369,7 @@ def test_a_damaged_payload_is_refused_or_valid(name: str, tmp_path: Path) -> Non
     @seed(SEED)
     @settings(
         max_examples=EXAMPLES,
+        deadline=None,
         database=None,
         derandomize=False,
         phases=(Phase.generate, Phase.shrink),
