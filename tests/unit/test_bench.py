@@ -31,8 +31,9 @@ from edgetrain.bench.step import (
     compare,
 )
 from edgetrain.errors import ConfigError, WorkerError
+from edgetrain.model import Model
 from edgetrain.models import MODELS
-from edgetrain.ops import OPS
+from edgetrain.ops import OPS, BatchNorm, Conv2d, Flatten, Linear, Sign, SoftmaxCrossEntropy
 
 MEBIBYTE = 1 << 20
 PEAK_SLACK = MEBIBYTE // 2
@@ -245,6 +246,12 @@ class TestMeasuring:
         assert {op.name for op in small.layers} == {op.name for op in model.layers}
         assert {op.to_fields().get("outputs", 0) for op in small.layers} <= {0, 2, 8, 32}
 
+    def test_a_tiny_depthwise_network_is_depthwise(self) -> None:
+        layers = (Conv2d(64, training="int8"), BatchNorm(), Sign(), Conv2d(64, groups=64))
+        end = (BatchNorm(), Sign(), Flatten(), Linear(3), BatchNorm(), SoftmaxCrossEntropy())
+        small = tiny(Model((8, 8, 3), (*layers, *end)))
+        assert [op.to_fields().get("groups") for op in small.layers[:4]] == [1, None, None, 32]
+
     def test_records_name_machine_and_date(self, tmp_path: Path) -> None:
         path = tmp_path / "results" / "x.json"
         write_record(path, "edgetrain bench step", {"answer": 42})
@@ -382,6 +389,11 @@ class TestRivalOfImages:
             kinds = [type(one).__name__ for one in network.modules() if isinstance(one, weighty)]
             outer = ["Conv2d", "Linear"] if keep_real else ["BinaryConv2d", "BinaryLinear"]
             assert kinds == [outer[0], "BinaryConv2d", "BinaryConv2d", outer[1]]
+
+    def test_groups_do_not_meet(self, rival_network: ModuleType) -> None:
+        modules, shape = rival_network.convolution({**convolution(6), "groups": 6}, (5, 5, 6))
+        assert modules[0].weight.shape == (6, 1, 3, 3)
+        assert shape == (5, 5, 6)
 
     def test_shortcuts_read_what_left_earlier_blocks(self, rival_network: ModuleType) -> None:
         torch = importlib.import_module("torch")
