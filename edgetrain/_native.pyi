@@ -19,6 +19,8 @@ class Engine:
         shift_learning_rate: float,
         correction1: float,
         correction2: float,
+        held_step: int,
+        threshold: int,
     ) -> tuple[float, int]: ...
     def evaluate(
         self, features: Buffer, is_signed: bool, labels: Buffer, indices: Buffer

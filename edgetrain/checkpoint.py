@@ -8,6 +8,7 @@ from typing import Any
 
 from edgetrain.errors import PayloadError
 from edgetrain.fields import Rule, real, whole
+from edgetrain.step import FLIP_THRESHOLD
 from edgetrain.tensorfile import parse_json
 
 __all__ = ["FORMAT", "VERSION", "trainer_fields"]
@@ -27,6 +28,7 @@ RULES: Mapping[str, Rule] = {
     "epochs": COUNT,
     "steps_since_load": COUNT,
     "learning_rate": real(0, 1000),
+    "flip_threshold": real(0, 1),
 }
 """The numbers that a trainer goes on from. Plan and epoch check the rest of what they are given."""
 
@@ -46,6 +48,7 @@ def trainer_fields(path: Path | str, metadata: Mapping[str, str]) -> dict[str, A
     fields = parse_json(metadata.get("trainer", "null"))
     if not isinstance(fields, dict):
         raise PayloadError(f"{path} is damaged: it does not describe a trainer")
+    fields = {"latent": "int8", "flip_threshold": FLIP_THRESHOLD} | fields
     for name, rule in RULES.items():
         if name not in fields:
             raise PayloadError(f"{path} is damaged: it lacks {name}")

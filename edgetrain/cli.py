@@ -21,6 +21,7 @@ from edgetrain.options import (
     Freeze,
     Hidden,
     Json,
+    LatentOption,
     Memory,
     ModelArgument,
     ModeOption,
@@ -68,6 +69,7 @@ def plan_command(
     first: Outer = "auto",
     last: Outer = "int8",
     mode: ModeOption = "bnn",
+    latent: LatentOption = "int8",
     freeze: Freeze = 0,
     batch: Batch = 100,
     threads: Threads = 1,
@@ -76,7 +78,9 @@ def plan_command(
 ) -> None:
     """Show where every byte of a training step lies, before it runs."""
     built = named_model(model, inputs, classes, hidden, first=first, last=last)
-    chosen = make_plan(freeze_model(built, freeze), batch, mode, threads=threads, memory=memory)
+    chosen = make_plan(
+        freeze_model(built, freeze), batch, mode, latent=latent, threads=threads, memory=memory
+    )
     print(json.dumps(plan_fields(chosen)) if as_json else chosen.explain())
 
 
@@ -116,6 +120,7 @@ def plan_fields(plan: Plan) -> dict[str, object]:
     """Return a plan as JSON-ready fields."""
     return {
         "mode": plan.mode,
+        "latent": plan.latent,
         "batch": plan.batch,
         "micro_batch": plan.micro_batch,
         "threads": plan.threads,

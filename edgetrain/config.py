@@ -79,6 +79,15 @@ class DataConfig(Settings):
             raise ConfigError("[data] has both test_groups and test_fraction: keep one of them")
 
 
+def averaged_latent(value: Any) -> str:
+    """Accept the one kind of latent whose mean over devices is exact."""
+    if value != "int8":
+        raise ValueError(
+            "a fleet averages int8 latents alone: write 'int8', or train on one machine"
+        )
+    return "int8"
+
+
 @dataclass(frozen=True)
 class ModelConfig(Settings):
     """[model]: the network, and how its layers are trained ("bnn" or "fsb").
@@ -86,7 +95,8 @@ class ModelConfig(Settings):
     `first` and `last` say how the outer layers are trained: "int8", or "auto" for the mode's way.
     `hidden` and `group`, the number of inputs that share a scale in fsb mode, are those of "mlp";
     the other networks leave the first layer as it suits them where `first` is "auto". The lowest
-    `freeze` layers keep random signs, and devices neither train nor send them.
+    `freeze` layers keep random signs, and devices neither train nor send them. `latent` is "int8",
+    the only kind of which a fleet's mean is exact.
     """
 
     table: ClassVar[str] = "[model]"
@@ -98,6 +108,7 @@ class ModelConfig(Settings):
     last: Literal["auto", "int8"] = setting(choice("auto", "int8"), "int8")
     group: int = setting(whole(1, 65_536), 4)
     freeze: int = setting(whole(0, 255), 0)
+    latent: str = setting(averaged_latent, "int8")
 
     def build(self, inputs: int, classes: int) -> Model:
         """Return the model for data of `inputs` features and `classes` classes.

@@ -46,6 +46,12 @@ def frozen_state(state: Mapping[str, Tensor], source: Model, mode: str, model: M
         now, before = block.weights.weight_mode(mode), trained.weights.weight_mode(mode)
         if (now, before) == ("frozen", "bnn"):
             name = f"layer{block.index}.signs"
+            if name in taken:
+                continue
+            if f"layer{block.index}.latent" not in taken:
+                raise ModelError(
+                    f"layer {block.index} has latents that cannot be frozen: only int8 and bop can"
+                )
             dtype, shape = state_schema(model, mode)[name]
             latents = bytes(taken.pop(f"layer{block.index}.latent").data)
             signs = packed_signs(latents, *block.weights.rows(block.source))

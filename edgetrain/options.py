@@ -13,6 +13,7 @@ __all__ = [
     "Freeze",
     "Hidden",
     "Json",
+    "LatentOption",
     "Memory",
     "ModeOption",
     "ModelArgument",
@@ -26,6 +27,10 @@ ModelArgument = Annotated[
 Hidden = Annotated[str, typer.Option(help="Widths of the hidden layers, with commas.")]
 ModeOption = Annotated[
     Literal["bnn", "fsb"], typer.Option(help="bnn trains latents, fsb scales of fixed signs.")
+]
+LatentOption = Annotated[
+    Literal["int8", "int4", "bop", "adam16"],
+    typer.Option(help="How the latents of bnn layers are held and trained."),
 ]
 Outer = Annotated[
     Literal["auto", "int8"], typer.Option(help="How this layer is trained: as the mode, or int8.")

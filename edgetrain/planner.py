@@ -17,7 +17,8 @@ from edgetrain.lifetime import Steps
 from edgetrain.model import Block, Model
 from edgetrain.ops import Add, Arithmetic, Branch, Context, Op
 from edgetrain.ops.linear import LARGEST_BATCH
-from edgetrain.ops.op import Mode
+from edgetrain.ops.op import Latent, Mode
+from edgetrain.ops.weights import LATENTS
 from edgetrain.sizes import format_size, parse_size
 
 __all__ = ["LARGEST_BATCH", "Plan", "micro_batches", "plan"]
@@ -42,6 +43,7 @@ class Plan:
     threads: int
     reuse: bool
     placements: tuple[Placement, ...] = field(repr=False)
+    latent: Latent = "int8"
 
     @cached_property
     def peak_bytes(self) -> int:
@@ -57,7 +59,7 @@ class Plan:
     def arithmetic(self) -> Arithmetic:
         """What one step of one full micro-batch costs."""
         total = Arithmetic()
-        for _, op, context in _walk(self.model, self.mode, self.micro_batch, self.threads):
+        for _, op, context in self._walk():
             total += op.arithmetic(context)
         return total
 
@@ -86,12 +88,15 @@ class Plan:
             len(blocks),
             self.model.lowest_trained,
         ]
-        for block, op, context in _walk(self.model, self.mode, self.micro_batch, self.threads):
+        for block, op, context in self._walk():
             if op.opcode == 0:
                 continue
             record = op.record(context, self._offsets(block))
             words += [op.opcode, len(record), *record]
         return struct.pack(f"<{len(words)}q", *words)
+
+    def _walk(self) -> Iterator[tuple[Block, Op, Context]]:
+        return _walk(self.model, self.mode, self.latent, self.micro_batch, self.threads)
 
     def _offsets(self, block: Block) -> dict[str, int]:
         prefix = f"layer{block.index}."
@@ -123,8 +128,9 @@ class Plan:
         waste = self.peak_bytes / self.lower_bound_bytes - 1
         lines.append(
             f"arena {self.peak_bytes:,} bytes ({format_size(self.peak_bytes)}), {waste:.1%} over "
-            f"the most that is alive at once; mode {self.mode}, micro-batch {self.micro_batch} of "
-            f"batch {self.batch}, {self.threads} thread{'s' if self.threads > 1 else ''}"
+            f"the most that is alive at once; mode {self.mode}, latents {self.latent}, micro-batch "
+            f"{self.micro_batch} of batch {self.batch}, "
+            f"{self.threads} thread{'s' if self.threads > 1 else ''}"
         )
         return "\n".join(lines)
 
@@ -134,6 +140,7 @@ def plan(
     batch: int = 100,
     mode: Mode = "bnn",
     *,
+    latent: Latent = "int8",
     micro_batch: int | None = None,
     threads: int = 1,
     memory: str | int | None = None,
@@ -143,6 +150,7 @@ def plan(
 
     Without micro_batch, the largest of batch, batch/2, ... whose arena fits the memory is taken.
     With reuse=False every tensor keeps a place of its own, so that all can be read after a step.
+    latent is how the latents of layers trained as bnn are held: see edgetrain.ops.weights.
     Raises BudgetError naming the smallest arena when none fits, ModelError for a bad choice.
     """
     if mode not in ("bnn", "fsb"):
@@ -155,6 +163,7 @@ def plan(
         raise ModelError(f"micro-batch {micro_batch} is out of range: choose 1 to {batch}")
     for block in model.blocks():
         block.weights.check_mode(block.source, mode)
+    _check_latent(model, mode, latent)
     most = min(block.weights.most_examples(block.source) for block in model.blocks())
     limit = None if memory is None else parse_size(memory)
     tried = micro_batches(batch) if micro_batch is None else (micro_batch,)
@@ -162,7 +171,9 @@ def plan(
     if not sizes:
         raise ModelError(f"a micro-batch of {tried[-1]} has too many pixels: choose 1 to {most}")
     for size in sizes:
-        candidate = _compile(model, mode, batch, micro_batch=size, threads=threads, reuse=reuse)
+        candidate = _compile(
+            model, mode, latent, batch, micro_batch=size, threads=threads, reuse=reuse
+        )
         if limit is None or candidate.peak_bytes <= limit:
             return candidate
     assert limit is not None
@@ -171,6 +182,21 @@ def plan(
         f"{candidate.micro_batch}, needs {format_size(candidate.peak_bytes)} "
         f"({candidate.peak_bytes} bytes)"
     )
+
+
+def _check_latent(model: Model, mode: Mode, latent: Latent) -> None:
+    if latent not in LATENTS:
+        raise ModelError(f"unknown latents {latent!r}: choose one of {', '.join(LATENTS)}")
+    if latent == "int8":
+        return
+    modes = [block.weights.weight_mode(mode) for block in model.blocks()]
+    if "fsb" in modes:
+        raise ModelError(
+            f"layer {modes.index('fsb')} trains scales of fixed signs and has no {latent} latents: "
+            f"choose mode bnn or latents int8"
+        )
+    if "bnn" not in modes:
+        raise ModelError(f"no layer is trained as bnn, so none has {latent} latents: choose int8")
 
 
 def micro_batches(batch: int) -> tuple[int, ...]:
@@ -182,7 +208,7 @@ def micro_batches(batch: int) -> tuple[int, ...]:
 
 
 def _walk(
-    model: Model, mode: Mode, examples: int, threads: int
+    model: Model, mode: Mode, latent: Latent, examples: int, threads: int
 ) -> Iterator[tuple[Block, Op, Context]]:
     blocks, lowest = list(model.blocks()), model.lowest_trained
     for block in blocks:
@@ -198,22 +224,29 @@ def _walk(
             )
         for op in block.ops:
             context = Context(
-                block.index, signal, mode, examples, threads, last, pixels, branch, lowest
+                block.index, signal, mode, examples, threads, last, pixels, branch, lowest, latent
             )
             yield block, op, context
             signal = op.flow(signal)
 
 
 def _compile(
-    model: Model, mode: Mode, batch: int, *, micro_batch: int, threads: int, reuse: bool
+    model: Model,
+    mode: Mode,
+    latent: Latent,
+    batch: int,
+    *,
+    micro_batch: int,
+    threads: int,
+    reuse: bool,
 ) -> Plan:
     opening = next(model.blocks())
     steps = Steps.of(model)
     bytes_in = micro_batch * opening.weights.input_bytes(opening.source)
     # Where the first layer is frozen, nothing reads the data again.
     tensors = [Tensor("input", bytes_in, 0, 1 if reuse and steps.lowest else steps.last)]
-    for block, op, context in _walk(model, mode, micro_batch, threads):
+    for block, op, context in _walk(model, mode, latent, micro_batch, threads):
         for rule in op.tensors(context):
             first, last = steps.life(rule.phase, block.index) if reuse else (0, steps.last)
             tensors.append(Tensor(f"layer{block.index}.{rule.name}", rule.bytes, first, last))
-    return Plan(model, mode, batch, micro_batch, threads, reuse, place(tensors))
+    return Plan(model, mode, batch, micro_batch, threads, reuse, place(tensors), latent)

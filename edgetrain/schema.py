@@ -7,7 +7,9 @@ For every weight layer i of a model, in order:
     layer{i}.latent     I8  (outputs, kernel height, kernel width, channels)  a convolution
     layer{i}.latent     I8  (kernel height, kernel width, channels)  a depthwise convolution
     layer{i}.scale      U8  (outputs, channels)       a convolution trained as fsb
-    layer{i}.signs      U32 (rows, words)             a frozen layer: see ops.weights.WeightOp.state
+    layer{i}.signs      U32 (rows, words)             a frozen layer, or one that Bop trains
+    layer{i}.latent4    U8  (rows, half the columns)  latents of 4 bits: see ops.weights
+    layer{i}.latent16   F16 (rows, columns)           half floats, trained by Adam
     layer{i}.shift      F32 (outputs,)                the trained shift of its normalisation
     layer{i}.mean       F32 (outputs,)                running mean of its sums
     layer{i}.deviation  F32 (outputs,)                running mean absolute deviation of its sums
@@ -41,26 +43,28 @@ STATISTICS = ("shift", "mean", "deviation")
 """float32 a channel: what a layer's normalisation has learnt."""
 
 
-def state_schema(model: Model, mode: str) -> Schema:
+def state_schema(model: Model, mode: str, latent: str = "int8") -> Schema:
     """Return the name, dtype and shape of every tensor of a model's state in a mode."""
     schema: Schema = {}
     for block in model.blocks():
         weights, layer = block.weights, f"layer{block.index}"
-        for name, entry in weights.state(block.source, mode).items():
+        for name, entry in weights.state(block.source, mode, latent).items():
             schema[f"{layer}.{name}"] = entry
         for name in STATISTICS:
             schema[f"{layer}.{name}"] = ("F32", (weights.outputs,))
     return schema
 
 
-def moment_schema(model: Model) -> Schema:
-    """Return the tensors that optimisers keep beside the state: of shifts, two moments each."""
-    return {
-        f"layer{block.index}.{name}": ("F32", (block.weights.outputs,))
-        for block in model.blocks()
-        if block.index >= model.lowest_trained
-        for name in MOMENTS
-    }
+def moment_schema(model: Model, mode: str, latent: str = "int8") -> Schema:
+    """Return the tensors that optimisers keep beside the state, of weights and of shifts."""
+    schema: Schema = {}
+    for block in model.blocks():
+        weights, layer = block.weights, f"layer{block.index}"
+        for name, entry in weights.moments(block.source, mode, latent).items():
+            schema[f"{layer}.{name}"] = entry
+        if block.index >= model.lowest_trained:
+            schema |= {f"{layer}.{name}": ("F32", (weights.outputs,)) for name in MOMENTS}
+    return schema
 
 
 def trained_schema(model: Model, mode: str) -> Schema:
@@ -94,12 +98,14 @@ def check_tensors(tensors: Mapping[str, Tensor], schema: Schema, what: str) -> N
             )
         if dtype == "F32" and not all(map(math.isfinite, tensor.view())):
             raise PayloadError(f"{what}: tensor {name!r} holds a number that is not finite")
+        if dtype == "F16" and any(bits & 0x7C00 == 0x7C00 for bits in tensor.view()):
+            raise PayloadError(f"{what}: tensor {name!r} holds a number that is not finite")
         if name.endswith(".latent") and re.search(rb"\x80", tensor.data):
             raise PayloadError(f"{what}: tensor {name!r} holds -128; latents are -127 to 127")
         if name.endswith(".deviation") and min(tensor.view(), default=0.0) < 0:
             raise PayloadError(f"{what}: tensor {name!r} holds a negative deviation")
 
 
-def check_state(state: Mapping[str, Tensor], model: Model, mode: str) -> None:
+def check_state(state: Mapping[str, Tensor], model: Model, mode: str, latent: str = "int8") -> None:
     """Raise PayloadError unless this is a state of the model in this mode."""
-    check_tensors(state, state_schema(model, mode), "the state")
+    check_tensors(state, state_schema(model, mode, latent), "the state")

@@ -46,6 +46,7 @@ MAX_DIMENSIONS = 8
 DTYPES: dict[str, tuple[int, str]] = {
     "F32": (4, "f"),
     "U32": (4, "I"),
+    "F16": (2, "H"),
     "I8": (1, "b"),
     "U8": (1, "B"),
 }

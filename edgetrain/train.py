@@ -22,7 +22,7 @@ from edgetrain.planner import Plan, plan
 from edgetrain.schedule import check_schedule, decay
 from edgetrain.schema import Schema, check_state, check_tensors, moment_schema, state_schema
 from edgetrain.sizes import format_size
-from edgetrain.step import batch_bounds, step_settings
+from edgetrain.step import FLIP_THRESHOLD, batch_bounds, step_settings
 from edgetrain.tensorfile import State, Tensor, read, write
 
 __all__ = ["LEARNING_RATE", "Metrics", "Trainer", "load"]
@@ -36,17 +36,25 @@ class Trainer:
 
     seed decides the initial weights and the fixed signs, so it must be the same wherever a state
     is to be shared; stream decides every other draw, so that two devices, or two rounds of one,
-    draw apart. Raises EngineError for an unknown EDGETRAIN_ISA, BudgetError where the arena cannot
+    draw apart. flip_threshold is that of "bop" latents, of an average from -1 to 1. Raises
+    EngineError for an unknown EDGETRAIN_ISA, BudgetError where the arena cannot
     be had.
     """
 
     def __init__(
-        self, plan: Plan, seed: int = 0, learning_rate: float = LEARNING_RATE, *, stream: int = 0
+        self,
+        plan: Plan,
+        seed: int = 0,
+        learning_rate: float = LEARNING_RATE,
+        *,
+        stream: int = 0,
+        flip_threshold: float = FLIP_THRESHOLD,
     ) -> None:
         self.plan = plan
         self.seed = seed
         self.stream = stream & 0xFFFFFFFF
         self.learning_rate = learning_rate
+        self.flip_threshold = flip_threshold
         self.steps = 0
         self.epochs = 0
         self.scaling: Any = None
@@ -146,17 +154,17 @@ class Trainer:
 
     def state(self) -> State:
         """Return what was learnt: see edgetrain.schema for the tensors."""
-        return self._read(state_schema(self.plan.model, self.plan.mode))
+        return self._read(state_schema(self.plan.model, self.plan.mode, self.plan.latent))
 
     def load_state(self, state: State) -> None:
         """Take over a state, forget the optimiser's, and leave the epoch at hand.
 
         Raises PayloadError for a state that is not of this model and mode.
         """
-        check_state(state, self.plan.model, self.plan.mode)
+        check_state(state, self.plan.model, self.plan.mode, self.plan.latent)
         self._write(state)
-        for name, (_, shape) in moment_schema(self.plan.model).items():
-            self._engine.write(self.plan.offset(name), bytes(4 * shape[0]))
+        for name in self._moments():
+            self._engine.write(self.plan.offset(name), bytes(self.plan.bytes_of(name)))
         self._steps_since_load = 0
         self._epoch = Epoch()
 
@@ -169,9 +177,10 @@ class Trainer:
 
         Raises StorageError.
         """
-        tensors = self.state() | self._read(moment_schema(self.plan.model))
+        tensors = self.state() | self._read(self._moments())
         fields = {
             "mode": self.plan.mode,
+            "latent": self.plan.latent,
             "batch": self.plan.batch,
             "micro_batch": self.plan.micro_batch,
             "threads": self.plan.threads,
@@ -182,6 +191,7 @@ class Trainer:
             "epoch": asdict(self._epoch),
             "steps_since_load": self._steps_since_load,
             "learning_rate": self.learning_rate,
+            "flip_threshold": self.flip_threshold,
             "scaling": None if self.scaling is None else self.scaling.to_json(),
         }
         metadata = {
@@ -201,6 +211,9 @@ class Trainer:
             from edgetrain.data.scaling import Scaling  # noqa: PLC0415  (numpy: not on a device)
 
             self.scaling = Scaling.from_json(fields["scaling"])
+
+    def _moments(self) -> Schema:
+        return moment_schema(self.plan.model, self.plan.mode, self.plan.latent)
 
     def _read(self, schema: Schema) -> State:
         return {
@@ -259,7 +272,7 @@ class Trainer:
         """Train on one micro-batch, with its share of the batch's step."""
         self._steps_since_load += 1
         step = self.stream << 32 | self.steps
-        settings = step_settings(self.plan, rate, step, self._steps_since_load)
+        settings = step_settings(self.plan, rate, step, self._steps_since_load, self.flip_threshold)
         try:
             result = self._engine.train(
                 examples.features,
@@ -274,6 +287,8 @@ class Trainer:
                 settings.shift_learning_rate,
                 settings.correction1,
                 settings.correction2,
+                settings.held_step,
+                settings.threshold,
             )
         except ValueError as error:
             raise DataError(str(error)) from None
@@ -294,13 +309,20 @@ def load(path: str | Path, *, threads: int | None = None) -> Trainer:
             model,
             fields["batch"],
             fields["mode"],
+            latent=fields["latent"],
             micro_batch=fields["micro_batch"],
             threads=threads or fields["threads"],
         )
         # Before the engine is built: what a file claims costs nothing, what it holds bounds it.
-        schema = state_schema(model, chosen.mode) | moment_schema(model)
-        check_tensors(tensors, schema, "the checkpoint")
-        trainer = Trainer(chosen, fields["seed"], fields["learning_rate"], stream=fields["stream"])
+        kinds = (model, chosen.mode, chosen.latent)
+        check_tensors(tensors, state_schema(*kinds) | moment_schema(*kinds), "the checkpoint")
+        trainer = Trainer(
+            chosen,
+            fields["seed"],
+            fields["learning_rate"],
+            stream=fields["stream"],
+            flip_threshold=fields["flip_threshold"],
+        )
         trainer._restore(tensors, fields)
     except (KeyError, TypeError, ValueError, ModelError) as error:
         raise PayloadError(f"{path} is damaged: {error}") from None

@@ -27,6 +27,7 @@ from edgetrain.options import (
     Freeze,
     Hidden,
     Json,
+    LatentOption,
     Memory,
     ModelArgument,
     ModeOption,
@@ -36,6 +37,7 @@ from edgetrain.options import (
 from edgetrain.planner import plan as make_plan
 from edgetrain.schedule import FLOOR, SCHEDULES, check_schedule
 from edgetrain.sizes import format_size
+from edgetrain.step import FLIP_THRESHOLD
 from edgetrain.train import LEARNING_RATE, Trainer
 from edgetrain.train import load as load_checkpoint
 
@@ -57,6 +59,7 @@ def train(
     first: Outer = "auto",
     last: Outer = "int8",
     mode: ModeOption = "bnn",
+    latent: LatentOption = "int8",
     freeze: Freeze = 0,
     batch: Batch = 100,
     threads: Threads = 1,
@@ -64,6 +67,9 @@ def train(
     learning_rate: Annotated[float, typer.Option(help="The highest of the schedule.")] = (
         LEARNING_RATE
     ),
+    flip_threshold: Annotated[
+        float, typer.Option(help="bop: the average of gradients' signs beyond which one flips.")
+    ] = FLIP_THRESHOLD,
     schedule: Annotated[
         str,
         typer.Option(
@@ -109,8 +115,8 @@ def train(
         features = splits.train.features.shape[1]
         built = named_model(model, features, splits.classes, hidden, first=first, last=last)
         built = freeze_model(built, freeze)
-        chosen = make_plan(built, batch, mode, threads=threads, memory=memory)
-        trainer = Trainer(chosen, seed, learning_rate)
+        chosen = make_plan(built, batch, mode, latent=latent, threads=threads, memory=memory)
+        trainer = Trainer(chosen, seed, learning_rate, flip_threshold=flip_threshold)
         take_over(trainer, start)
     check_features(trainer.plan.model, splits.feature_shape)
     console = Console(stderr=as_json, soft_wrap=True, highlight=False)
@@ -251,9 +257,9 @@ def take_over(trainer: Trainer, path: Path | None) -> None:
     if path is None:
         return
     found = load_checkpoint(path)
-    mode = found.plan.mode
-    if mode != trainer.plan.mode:
-        raise ConfigError(f"{path} was trained with --mode {mode}: give the same")
+    mode, latent = found.plan.mode, found.plan.latent
+    if (mode, latent) != (trainer.plan.mode, trainer.plan.latent):
+        raise ConfigError(f"{path} was trained with --mode {mode} --latent {latent}: give the same")
     trainer.load_state(frozen_state(found.state(), found.plan.model, mode, trainer.plan.model))
     trainer.scaling = found.scaling
 

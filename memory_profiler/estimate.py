@@ -116,7 +116,7 @@ def estimate(
 
 def state_bytes(plan: Plan) -> int:
     """Return the bytes of a model's trained state: weights and batch-norm statistics."""
-    schema = state_schema(plan.model, plan.mode)
+    schema = state_schema(plan.model, plan.mode, plan.latent)
     return sum(DTYPES[dtype][0] * math.prod(shape) for dtype, shape in schema.values())
 
 

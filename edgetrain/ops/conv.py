@@ -202,7 +202,7 @@ class Conv(WeightOp):
         return Arithmetic(
             forward=products * planes,
             backward=products * self.backward_products(context, planes),
-            bytes_moved=4 * self.weight_bytes(context.source, context.mode)
+            bytes_moved=4 * self.weight_bytes(context)
             + 3
             * context.examples
             * (shape.height * shape.width * shape.channels + shape.pixels * self.outputs)

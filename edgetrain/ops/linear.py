@@ -109,7 +109,7 @@ class Linear(WeightOp):
     def arithmetic(self, context: Context) -> Arithmetic:
         inputs, planes = context.source.features, self._planes(context)
         products = context.examples * inputs * self.outputs
-        weights = self.weight_bytes(context.source, context.mode)
+        weights = self.weight_bytes(context)
         return Arithmetic(
             forward=products * planes,
             backward=products * self.backward_products(context, planes),

@@ -29,6 +29,8 @@ LANES = 32
 """Channels that a kernel takes at a time: one 32-bit word of packed signs."""
 
 Mode = Literal["bnn", "fsb"]
+Latent = Literal["int8", "int4", "bop", "adam16"]
+"""How the latents of layers trained as bnn are held: see ops.weights."""
 Phase = Literal[
     "persistent",
     "loaded",
@@ -107,7 +109,8 @@ class Context:
 
     index is the number of its block, block_pixels the pixels that flow out of the block, source
     what flows into the op, examples the micro-batch, branch what the block's shortcut reads, lowest
-    the number of the lowest block that trains, where the backward pass ends.
+    the number of the lowest block that trains, where the backward pass ends, latent how the plan
+    holds latents.
     """
 
     index: int
@@ -119,6 +122,7 @@ class Context:
     block_pixels: int = 1
     branch: Branch | None = None
     lowest: int = 0
+    latent: Latent = "int8"
 
     @property
     def first(self) -> bool:

@@ -1,4 +1,16 @@
-"""What the layers that hold weights have in common: how they are trained, and what they store."""
+"""What the layers that hold weights have in common: how they are trained, and what they store.
+
+A layer trained as bnn multiplies by the signs of latents, of which a plan chooses the kind:
+
+int8    1 byte, moved by the sign of the gradient, the fraction of a level rounded at random
+int4    1/2 byte: the same with seven levels on either side
+bop     1/8 + 1 byte: signs alone, which flip where the moving average of the gradient's sign is
+        beyond a threshold (Bop, Helwegen et al. 2019)
+adam16  6 bytes: a half float with the two moments of Adam; the gradient is its sign over the root
+        of the fan-in, and latents stay in [-1, 1] (Wang et al. 2021)
+
+The latents of int8 layers are their weights, and always int8.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +19,24 @@ from abc import abstractmethod
 from typing import Literal, get_args
 
 from edgetrain.errors import ModelError
-from edgetrain.ops.op import LANES, Context, Op, Signal, TensorRule, padded
+from edgetrain.ops.op import LANES, Context, Latent, Op, Signal, TensorRule, padded
 from edgetrain.tensorfile import DTYPES
 
-__all__ = ["LIMIT", "WEIGHT_MODES", "Stored", "Training", "WeightMode", "WeightOp", "stored_bytes"]
+__all__ = [
+    "LATENTS",
+    "LIMIT",
+    "WEIGHT_MODES",
+    "Latent",
+    "Stored",
+    "Training",
+    "WeightMode",
+    "WeightOp",
+    "stored_bytes",
+]
 
 Training = Literal["auto", "bnn", "fsb", "int8", "frozen"]
 WeightMode = Literal["bnn", "fsb", "int8", "frozen"]
+LATENTS: tuple[Latent, ...] = get_args(Latent)
 WEIGHT_MODES: tuple[WeightMode, ...] = get_args(WeightMode)
 LIMIT = 65536
 """Widest layer for which every sum is sure to fit 32 bits."""
@@ -23,7 +46,7 @@ EIGHT_BIT_ONE = 128
 Stored = dict[str, tuple[str, tuple[int, ...]]]
 """Name of a tensor within its layer -> (dtype, shape)."""
 
-HOLDINGS = ("int8", "signs")
+HOLDINGS = ("int8", "signs", "int4", "bop", "adam16")
 """How a layer whose weights are signs holds them, by the number that the native engine reads."""
 
 
@@ -80,39 +103,61 @@ class WeightOp(Op):
         """Return what a product of +1 and -1 counts in the layer's sums."""
         return EIGHT_BIT_ONE if self.weight_mode(mode) in ("fsb", "int8") else 1
 
-    def state(self, source: Signal, mode: str) -> Stored:
+    def held(self, mode: str, latent: str) -> str:
+        """Return how the weights are held: a latent's kind, or "signs" where they are frozen."""
+        weight_mode = self.weight_mode(mode)
+        return {"frozen": "signs", "bnn": latent}.get(weight_mode, "int8")
+
+    def state(self, source: Signal, mode: str, latent: str = "int8") -> Stored:
         """Return the tensors that a layer multiplies by, and that another trainer takes over.
 
-        bnn, int8  latent  I8  the shape of the weights
-        fsb        scale   U8  the shape of the scales
-        frozen     signs   U32 (rows, words of 32 columns), bit i of a word set where weight i is +1
+        int8, bnn    latent    I8  the shape of the weights
+        int4         latent4   U8  (rows, half the columns), the even column in the low four bits
+        adam16       latent16  F16 (rows, columns)
+        fsb          scale     U8  the shape of the scales
+        bop, frozen  signs     U32 (rows, words of 32 columns), bit i set where weight i is +1
         """
-        weight_mode = self.weight_mode(mode)
-        if weight_mode == "frozen":
-            rows, columns = self.rows(source)
-            return {"signs": ("U32", (rows, padded(columns) // LANES))}
-        shape = self.state_shape(source, mode)
-        return {"scale": ("U8", shape)} if weight_mode == "fsb" else {"latent": ("I8", shape)}
+        rows, columns = self.rows(source)
+        held = self.held(mode, latent)
+        if held == "int8":
+            shape = self.state_shape(source, mode)
+            scaled = self.weight_mode(mode) == "fsb"
+            return {"scale": ("U8", shape)} if scaled else {"latent": ("I8", shape)}
+        if held == "int4":
+            return {"latent4": ("U8", (rows, -(-columns // 2)))}
+        if held == "adam16":
+            return {"latent16": ("F16", (rows, columns))}
+        return {"signs": ("U32", (rows, padded(columns) // LANES))}
 
-    def weight_bytes(self, source: Signal, mode: str) -> int:
-        """Return the bytes of the state."""
-        return stored_bytes(self.state(source, mode))
+    def moments(self, source: Signal, mode: str, latent: str = "int8") -> Stored:
+        """Return what an optimiser keeps beside the state, two tensors at most."""
+        shape, held = self.rows(source), self.held(mode, latent)
+        if held == "adam16":
+            return {"average": ("F16", shape), "square": ("F16", shape)}
+        return {"average": ("I8", shape)} if held == "bop" else {}
+
+    def weight_bytes(self, context: Context) -> int:
+        """Return the bytes of the state and of what the optimiser keeps."""
+        return stored_bytes(self._stored(context))
 
     def weight_rules(self, context: Context) -> list[TensorRule]:
-        """Return the tensors that hold the state."""
-        state = self.state(context.source, context.mode)
+        """Return the tensors that hold both."""
         return [
             TensorRule(name, stored_bytes({name: entry}), "persistent")
-            for name, entry in state.items()
+            for name, entry in self._stored(context).items()
         ]
 
-    def weight_record(self, context: Context, offsets: dict[str, int]) -> tuple[int, int, int]:
-        """Return the native mode, how signs are held, and where the state lies."""
+    def weight_record(self, context: Context, offsets: dict[str, int]) -> tuple[int, ...]:
+        """Return the native mode, how weights are held, and where state and moments lie."""
         mode = self.weight_mode(context.mode)
-        (name,) = self.state(context.source, context.mode)
-        held = "signs" if mode == "frozen" else "int8"
         native = "bnn" if mode == "frozen" else mode
-        return WEIGHT_MODES.index(native), HOLDINGS.index(held), offsets[name]
+        held = HOLDINGS.index(self.held(context.mode, context.latent))
+        places = [offsets[name] for name in self._stored(context)]
+        return WEIGHT_MODES.index(native), held, *places, *[-1] * (3 - len(places))
+
+    def _stored(self, context: Context) -> Stored:
+        chosen = (context.source, context.mode, context.latent)
+        return self.state(*chosen) | self.moments(*chosen)
 
     def backward_products(self, context: Context, planes: int) -> int:
         """Return how often the backward pass goes over the products of the forward pass."""

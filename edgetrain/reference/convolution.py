@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from edgetrain.ops.conv import Conv
 from edgetrain.ops.op import Signal
 from edgetrain.ops.weights import WeightMode
-from edgetrain.reference.latents import FrozenSigns, Tensors, fixed_signs
-from edgetrain.reference.linear import INITIAL_SCALE, initial_latents, moved, row_counters
+from edgetrain.reference.latents import Held, Tensors, fixed_signs, row_counters
+from edgetrain.reference.linear import INITIAL_SCALE, initial_latents, moved
 from edgetrain.reference.random import Key, random_bytes
+from edgetrain.step import StepSettings
 
 __all__ = ["ConvWeights"]
 
@@ -34,17 +35,14 @@ class ConvWeights:
     seed: int
     layer: int
     stored: Integers
-    held: FrozenSigns | None = None
+    held: Held | None = None
 
     @classmethod
     def initial(cls, op: Conv, source: Signal, mode: str, *, seed: int, layer: int) -> ConvWeights:
         """Draw the initial weights: latents uniform over their levels, scales one half."""
         shape = op.state_shape(source, mode)
         weights = cls(op, source, op.weight_mode(mode), seed, layer, np.zeros(shape, np.int64))
-        if weights.mode == "frozen":
-            rows, columns = op.rows(source)
-            weights.held = FrozenSigns.initial(rows, columns, seed=seed, layer=layer)
-        elif weights.mode == "fsb":
+        if weights.mode == "fsb":
             weights.stored += INITIAL_SCALE
         else:
             weights.stored = initial_latents(weights.counters(), seed, layer)
@@ -135,11 +133,12 @@ class ConvWeights:
             gradient = gradient[..., 0].transpose(1, 2, 0)
         return gradient
 
-    def update(self, gradient: Integers, key: Key, step: int) -> None:
-        """Move the state by step/256 levels against the sign of the gradient, rounded at random."""
+    def update(self, gradient: Integers, key: Key, settings: StepSettings) -> None:
+        """Move the state against the sign of the gradient, rounded at random."""
         if self.held is not None:
-            self.held.update(gradient.reshape(self.held.signs.shape), key, step)
+            self.held.update(gradient.reshape(self.held.signs.shape), key, settings)
             return
+        step = settings.scale_step if self.mode == "fsb" else settings.latent_step
         draws = random_bytes(key, self.counters())
         self.stored = moved(self.mode, self.stored, gradient, draws, step)
 

@@ -8,16 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetrain.ops.linear import WeightMode
-from edgetrain.ops.op import padded
-from edgetrain.reference.latents import FrozenSigns, Tensors, fixed_signs
+from edgetrain.reference.latents import Held, Tensors, fixed_signs, row_counters
 from edgetrain.reference.random import Key, Purpose, derive, random_bytes
+from edgetrain.step import StepSettings
 
 __all__ = [
     "INITIAL_SCALE",
     "LinearWeights",
     "initial_latents",
     "moved",
-    "row_counters",
 ]
 
 Integers = NDArray[np.int64]
@@ -35,22 +34,18 @@ class LinearWeights:
     seed: int
     layer: int
     stored: Integers
-    held: FrozenSigns | None = None
+    held: Held | None = None
 
     @classmethod
     def initial(
         cls, mode: WeightMode, inputs: int, outputs: int, *, group: int, seed: int, layer: int
     ) -> LinearWeights:
         """Draw the initial weights: latents uniform over their levels, scales one half."""
-        held = None
-        if mode == "frozen":
-            stored = np.zeros((0, 0), np.int64)
-            held = FrozenSigns.initial(outputs, inputs, seed=seed, layer=layer)
-        elif mode == "fsb":
+        if mode == "fsb":
             stored = np.full((outputs, -(-inputs // group)), INITIAL_SCALE, np.int64)
         else:
             stored = initial_latents(row_counters(outputs, inputs), seed, layer)
-        return cls(mode, inputs, outputs, group, seed, layer, stored, held)
+        return cls(mode, inputs, outputs, group, seed, layer, stored)
 
     def tensors(self) -> Tensors:
         """Return the state under the names of the schema."""
@@ -88,11 +83,12 @@ class LinearWeights:
         edges = np.arange(0, self.inputs, self.group)
         return np.add.reduceat(gradient * self.signs(), edges, axis=1)
 
-    def update(self, gradient: Integers, key: Key, step: int) -> None:
-        """Move the state by step/256 levels against the sign of the gradient, rounded at random."""
+    def update(self, gradient: Integers, key: Key, settings: StepSettings) -> None:
+        """Move the state against the sign of the gradient, rounded at random."""
         if self.held is not None:
-            self.held.update(gradient, key, step)
+            self.held.update(gradient, key, settings)
             return
+        step = settings.scale_step if self.mode == "fsb" else settings.latent_step
         draws = random_bytes(key, row_counters(*self.stored.shape))
         self.stored = moved(self.mode, self.stored, gradient, draws, step)
 
@@ -110,8 +106,3 @@ def moved(
     low, high = (0, 255) if mode == "fsb" else (-127, 127)
     result: Integers = np.clip(stored - np.sign(gradient) * (step + draws >> 8), low, high)
     return result
-
-
-def row_counters(rows: int, columns: int) -> Integers:
-    """Return the counter of each element: rows are as long as the kernels' tiles make them."""
-    return np.arange(rows)[:, None] * padded(columns) + np.arange(columns)

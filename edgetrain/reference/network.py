@@ -16,6 +16,7 @@ from edgetrain.reference.average_pool import spread, spread_windows, sum_pixels,
 from edgetrain.reference.batch_norm import ChannelState, Statistics, gradient_codes
 from edgetrain.reference.convolution import ConvWeights
 from edgetrain.reference.flatten import flatten, unflatten
+from edgetrain.reference.latents import held
 from edgetrain.reference.linear import LinearWeights
 from edgetrain.reference.luq import luq_codes
 from edgetrain.reference.max_pool import max_pool, unpool
@@ -55,7 +56,7 @@ class Trace:
 class Layer:
     """A block's weights over images, whatever they are, and what stands around them."""
 
-    def __init__(self, block: Block, mode: str, seed: int) -> None:
+    def __init__(self, block: Block, mode: str, latent: str, seed: int) -> None:
         op, self.source = block.weights, block.source
         self.weights: LinearWeights | ConvWeights
         if isinstance(op, Linear):
@@ -70,6 +71,15 @@ class Layer:
         else:
             assert isinstance(op, Conv)
             self.weights = ConvWeights.initial(op, block.source, mode, seed=seed, layer=block.index)
+        rows, columns = op.rows(block.source)
+        self.weights.held = held(
+            op.held(mode, latent),
+            rows,
+            columns,
+            fan_in=columns * rows // op.outputs,
+            seed=seed,
+            layer=block.index,
+        )
         pool = block.ops[1]
         sums = op.flow(block.source)
         self.window = pool.window(sums) if isinstance(pool, Pool) else None
@@ -111,11 +121,11 @@ class Layer:
 class ReferenceNetwork:
     """A model's state and one training step over it, all in numpy."""
 
-    def __init__(self, model: Model, mode: str, seed: int) -> None:
+    def __init__(self, model: Model, mode: str, seed: int, latent: str = "int8") -> None:
         self.seed = seed
         self.input_shape = model.input_shape
         self.lowest = model.lowest_trained
-        self.layers = [Layer(block, mode, seed) for block in model.blocks()]
+        self.layers = [Layer(block, mode, latent, seed) for block in model.blocks()]
         self.weights = [layer.weights for layer in self.layers]
         self.channels = [ChannelState(weights.outputs) for weights in self.weights]
         self.traces: list[Trace] = []
@@ -202,8 +212,7 @@ class ReferenceNetwork:
             demand = spread_windows(demand, layer.window, trace.sums)
         below, moves = layer.backward(demand, trace.x)
         update_key = derive(self.seed, settings.step, index, Purpose.WEIGHT_UPDATE)
-        step = settings.scale_step if layer.weights.mode == "fsb" else settings.latent_step
-        layer.weights.update(moves, update_key, step)
+        layer.weights.update(moves, update_key, settings)
         return layer.unread(below, trace.below), unit
 
     def _send(

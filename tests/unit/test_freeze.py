@@ -236,4 +236,4 @@ def test_a_run_starts_from_a_checkpoint_and_trains_the_top(tmp_path: Path) -> No
     wrong = [*command, "--mode", "fsb", "--start", str(whole)]
     refused = subprocess.run(wrong, check=False, capture_output=True, text=True)
     assert refused.returncode != 0
-    assert "was trained with --mode bnn: give the same" in refused.stderr
+    assert "was trained with --mode bnn --latent int8: give the same" in refused.stderr

@@ -21,7 +21,13 @@ from edgetrain import storage, tensorfile
 from edgetrain.errors import DataError, PayloadError, StorageError
 from edgetrain.tensorfile import DTYPES, Tensor, decode, encode, read, write
 
-NUMPY = {"F32": np.float32, "U32": np.uint32, "I8": np.int8, "U8": np.uint8}
+NUMPY = {
+    "F16": np.float16,
+    "F32": np.float32,
+    "I8": np.int8,
+    "U32": np.uint32,
+    "U8": np.uint8,
+}
 
 # A parsed header of n bytes costs a few dozen bytes of Python objects for each of its shortest
 # entries, and the JSON text is copied while it is decoded.

@@ -42,6 +42,10 @@ struct ConvUpdate {
       const std::size_t output = outputs.first + i;
       for (std::size_t tap = 0; tap < taps; ++tap) {
         const std::size_t row = output * taps + tap;
+        if (weights.latent == nullptr) {
+          update_word(weights.held, row, first, gradient + (tap * depth + i) * lanes, step);
+          continue;
+        }
         std::int8_t* stored = weights.latent + row * shape.channels + first;
         const auto index = static_cast<std::uint32_t>((row * padded(shape.channels) + first) / 4);
         const std::int32_t* demand = gradient + (tap * depth + i) * lanes;

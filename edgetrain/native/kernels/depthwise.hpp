@@ -65,6 +65,10 @@ struct Depthwise {
       }
     }
     for (std::size_t tap = 0; tap < taps && step != nullptr; ++tap) {
+      if (weights.latent == nullptr) {
+        update_word(weights.held, tap, first, scratch.gradient + tap * lanes, *step);
+        continue;
+      }
       const std::size_t at = tap * shape.channels + first;
       Isa::update_latents(weights.latent + at, scratch.gradient + tap * lanes, step->key,
                           static_cast<std::uint32_t>(at / 4), step->latent_step);

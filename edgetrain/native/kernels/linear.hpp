@@ -109,6 +109,12 @@ struct LinearKernels {
 
   static void update(const Weights& weights, std::size_t output, std::size_t rows,
                      std::size_t first, const std::int32_t* gradient, const UpdateStep& step) {
+    if (weights.latent == nullptr && weights.mode != WeightMode::fsb) {
+      for (std::size_t row = 0; row < rows; ++row) {
+        update_word(weights.held, output + row, first, gradient + row * lanes, step);
+      }
+      return;
+    }
     if (weights.mode != WeightMode::fsb) {
       update_latents(weights, output, rows, first, gradient, step);
       return;

@@ -60,12 +60,15 @@ class BoundEngine {
                                        nb::handle indices, std::uint64_t step,
                                        std::uint32_t latent_step, std::uint32_t scale_step,
                                        double statistics_momentum, double shift_learning_rate,
-                                       double correction1, double correction2) {
+                                       double correction1, double correction2,
+                                       std::uint32_t held_step, std::int32_t threshold) {
     const edgetrain::StepSettings settings = {step,
                                               latent_step,
                                               scale_step,
                                               statistics_momentum,
-                                              {shift_learning_rate, correction1, correction2}};
+                                              {shift_learning_rate, correction1, correction2},
+                                              held_step,
+                                              threshold};
     return run(features, is_signed, labels, indices, [&](const edgetrain::Examples& examples) {
       return engine_.train(examples, settings);
     });
@@ -81,7 +84,7 @@ class BoundEngine {
   nb::bytes profile(nb::handle features, bool is_signed, nb::handle labels, nb::handle indices) {
     edgetrain::Profile profile(engine_.program().blocks.size());
     run(features, is_signed, labels, indices, [&](const edgetrain::Examples& examples) {
-      return engine_.train(examples, {0, 0, 0, 0.0, {0.0, 1.0, 1.0}}, profile);
+      return engine_.train(examples, {0, 0, 0, 0.0, {0.0, 1.0, 1.0}, 0, 0}, profile);
     });
     const std::vector<std::uint64_t> times = profile.nanoseconds();
     return nb::bytes(times.data(), times.size() * sizeof(std::uint64_t));
@@ -202,7 +205,7 @@ NB_MODULE(_native, module) {
       .def(nb::init<nb::bytes, std::uint64_t, std::string>(), "program"_a, "seed"_a, "isa"_a)
       .def("train", &BoundEngine::train, "features"_a, "is_signed"_a, "labels"_a, "indices"_a,
            "step"_a, "latent_step"_a, "scale_step"_a, "statistics_momentum"_a,
-           "shift_learning_rate"_a, "correction1"_a, "correction2"_a)
+           "shift_learning_rate"_a, "correction1"_a, "correction2"_a, "held_step"_a, "threshold"_a)
       .def("evaluate", &BoundEngine::evaluate, "features"_a, "is_signed"_a, "labels"_a, "indices"_a)
       .def("profile", &BoundEngine::profile, "features"_a, "is_signed"_a, "labels"_a, "indices"_a)
       .def("read", &BoundEngine::read, "offset"_a, "bytes"_a)

@@ -49,7 +49,7 @@ void Engine::initialise() {
       // A row of weights is what one output sees at one tap, or at one tap all see of their own.
       const std::size_t rows = (block.conv.depthwise() ? 1 : shape.outputs) * shape.taps();
       if (weights.held.holding != Holding::int8) {
-        edgetrain::initialise(weights.held, rows, weights.signs);
+        edgetrain::initialise(weights.held, rows, key, weights.signs);
       } else if (weights.mode == WeightMode::fsb) {
         std::fill_n(weights.scale, shape.outputs * shape.channels, initial_scale);
       } else {
@@ -58,7 +58,7 @@ void Engine::initialise() {
     } else {
       const Weights weights = weights_of(block.linear);
       if (weights.held.holding != Holding::int8) {
-        edgetrain::initialise(weights.held, weights.outputs, weights.signs);
+        edgetrain::initialise(weights.held, weights.outputs, key, weights.signs);
       } else if (weights.mode == WeightMode::fsb) {
         std::fill_n(weights.scale, weights.outputs * weights.scales, initial_scale);
       } else {
@@ -331,8 +331,7 @@ void Engine::backward_linear(const Block& block, std::size_t count, const StepSe
   const bool averaged = passes && program_.blocks[linear.layer - 1].averaged;
   const std::size_t pixels = passes ? program_.blocks[linear.layer - 1].pixels() : 1;
   const std::size_t words = tiles_of(linear.inputs) / (averaged ? 1 : pixels);
-  const UpdateStep update = {derive(seed_, settings.step, linear.layer, Purpose::weight_update),
-                             settings.latent_step, settings.scale_step};
+  const UpdateStep update = update_step(linear.layer, settings);
   const std::size_t input_panel = input_panel_bytes(linear, program_.examples);
   const std::size_t weight_panel = weight_panel_bytes(linear);
   pool_.run(tiles_of(linear.inputs), [&](std::size_t tile, std::size_t thread) {
@@ -351,6 +350,17 @@ void Engine::backward_linear(const Block& block, std::size_t count, const StepSe
   });
 }
 
+UpdateStep Engine::update_step(std::size_t layer, const StepSettings& settings) const {
+  return {derive(seed_, settings.step, layer, Purpose::weight_update),
+          settings.latent_step,
+          settings.scale_step,
+          settings.held_step,
+          settings.threshold,
+          static_cast<float>(settings.shift.learning_rate),
+          static_cast<float>(settings.shift.correction1),
+          static_cast<float>(settings.shift.correction2)};
+}
+
 Weights Engine::weights_of(const LinearRecord& record) const {
   const bool scaled = record.mode == WeightMode::fsb;
   const bool bytes = !scaled && record.holding == Holding::int8;
@@ -362,7 +372,8 @@ Weights Engine::weights_of(const LinearRecord& record) const {
           bytes ? arena_.at<std::int8_t>(record.weights) : nullptr,
           scaled ? arena_.at<std::uint8_t>(record.weights) : nullptr,
           derive(seed_, 0, record.layer, Purpose::fixed_signs),
-          {record.holding, record.inputs, arena_.at<std::uint32_t>(record.weights)}};
+          {record.holding, record.inputs, record.inputs, arena_.at<void>(record.weights),
+           arena_.optional<void>(record.moment1), arena_.optional<void>(record.moment2)}};
 }
 
 Input Engine::input_of(const LinearRecord& record) const {

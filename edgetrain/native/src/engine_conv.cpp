@@ -65,8 +65,7 @@ void Engine::forward_conv(const Block& block, std::size_t count, const double* m
 void Engine::backward_conv(const Block& block, std::size_t count, const StepSettings& settings) {
   const ConvRecord& conv = block.conv;
   const ConvGradient gradient = {arena_.at<std::uint8_t>(conv.codes), pool_of(block)};
-  const UpdateStep update = {derive(seed_, settings.step, conv.layer, Purpose::weight_update),
-                             settings.latent_step, settings.scale_step};
+  const UpdateStep update = update_step(conv.layer, settings);
   const bool look_up = kernels_.lookup_input != nullptr;
   const bool input = look_up && can_look_up_input(conv);
   const bool weights = look_up && can_look_up_weights(conv, program_.examples);
@@ -172,12 +171,15 @@ void Engine::sum_pixels(const Block& block, std::size_t count) {
 ConvWeights Engine::weights_of(const ConvRecord& record) const {
   const bool scaled = record.mode == WeightMode::fsb;
   const bool bytes = !scaled && record.holding == Holding::int8;
-  return {record.mode,
-          record.shape,
-          bytes ? arena_.at<std::int8_t>(record.weights) : nullptr,
-          scaled ? arena_.at<std::uint8_t>(record.weights) : nullptr,
-          derive(seed_, 0, record.layer, Purpose::fixed_signs),
-          {record.holding, record.shape.channels, arena_.at<std::uint32_t>(record.weights)}};
+  return {
+      record.mode,
+      record.shape,
+      bytes ? arena_.at<std::int8_t>(record.weights) : nullptr,
+      scaled ? arena_.at<std::uint8_t>(record.weights) : nullptr,
+      derive(seed_, 0, record.layer, Purpose::fixed_signs),
+      {record.holding, record.shape.channels,
+       record.shape.taps() * record.shape.channels / record.groups, arena_.at<void>(record.weights),
+       arena_.optional<void>(record.moment1), arena_.optional<void>(record.moment2)}};
 }
 
 Input Engine::input_of(const ConvRecord& record) const {

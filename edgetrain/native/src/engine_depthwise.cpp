@@ -60,8 +60,7 @@ void Engine::backward_depthwise(const Block& block, std::size_t count,
   const DepthwiseBackwardLayout layout = depthwise_backward_layout(shape);
   const Input input = input_of(conv);
   const ConvGradient gradient = {arena_.at<std::uint8_t>(conv.codes), pool_of(block)};
-  const UpdateStep update = {derive(seed_, settings.step, conv.layer, Purpose::weight_update),
-                             settings.latent_step, settings.scale_step};
+  const UpdateStep update = update_step(conv.layer, settings);
   const bool passes = conv.input_gradient != absent;
   pool_.run(tiles_of(shape.channels), [&](std::size_t tile, std::size_t thread) {
     auto* base = arena_.at<std::int8_t>(conv.backward_tile + thread * conv.backward_tile_bytes);

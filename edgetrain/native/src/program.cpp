@@ -18,17 +18,29 @@ constexpr std::size_t largest_kernel = 15;
 constexpr std::size_t most_pixels = std::size_t{1} << 20;
 
 Holding read_holding(Reader& reader, WeightMode mode) {
-  const std::size_t most = mode == WeightMode::bnn ? 1 : 0;
+  const std::size_t most = mode == WeightMode::bnn ? 4 : 0;
   return static_cast<Holding>(reader.within(0, most, "how signs are held"));
 }
 
+// The weights of a layer, and what moves them.
+template <class Record>
+void check_state(const Program& program, const Record& r, std::size_t rows, std::size_t columns) {
+  const std::size_t bytes1 = moment1_bytes(r.holding, rows, columns);
+  const std::size_t bytes2 = moment2_bytes(r.holding, rows, columns);
+  fits(program, r.weights, state_bytes(r.holding, rows, columns), "the weights");
+  fits_if(bytes1 != 0, program, r.moment1, bytes1, "the first moment");
+  fits_if(bytes2 != 0, program, r.moment2, bytes2, "the second moment");
+}
+
 LinearRecord read_linear(Reader& reader, std::size_t layer) {
-  open_record(reader, Opcode::linear, 18);
+  open_record(reader, Opcode::linear, 20);
   LinearRecord record{};
   record.layer = reader.within(layer, layer, "the layer's number");
   record.mode = static_cast<WeightMode>(reader.within(0, 2, "the weight mode"));
   record.holding = read_holding(reader, record.mode);
   record.weights = reader.offset_or_absent();
+  record.moment1 = reader.offset_or_absent();
+  record.moment2 = reader.offset_or_absent();
   record.signs_in = reader.within(0, 1, "the kind of input") == 1;
   record.inputs = reader.within(1, widest_layer, "the number of inputs");
   record.outputs = reader.within(1, widest_layer, "the number of outputs");
@@ -54,7 +66,7 @@ void check_linear(const Program& program, const LinearRecord& r, bool learns) {
   const std::size_t width = padded(r.inputs);
   const std::size_t depth = padded(r.outputs);
   const std::size_t row = r.mode == WeightMode::fsb ? (r.inputs + r.group - 1) / r.group : r.inputs;
-  fits(program, r.weights, state_bytes(r.holding, r.outputs, row), "the weights");
+  check_state(program, r, r.outputs, row);
   fits(program, r.input, r.signs_in ? examples * width / 8 : examples * width, "the input");
   if (r.signs_in && !is_binary(r)) {
     fits(program, r.input_bytes, examples * width, "the expanded input");
@@ -136,12 +148,14 @@ LossRecord read_loss(Reader& reader, std::size_t channels) {
 }
 
 ConvRecord read_conv(Reader& reader, std::size_t layer) {
-  open_record(reader, Opcode::convolution, 25);
+  open_record(reader, Opcode::convolution, 27);
   ConvRecord record{};
   record.layer = reader.within(layer, layer, "the layer's number");
   record.mode = static_cast<WeightMode>(reader.within(0, 2, "the weight mode"));
   record.holding = read_holding(reader, record.mode);
   record.weights = reader.offset_or_absent();
+  record.moment1 = reader.offset_or_absent();
+  record.moment2 = reader.offset_or_absent();
   record.signs_in = reader.within(0, 1, "the kind of input") == 1;
   ConvShape& shape = record.source;
   shape.height = reader.within(1, most_pixels, "the height");
@@ -242,7 +256,7 @@ void check_conv(const Program& program, const Block& block, bool learns) {
   }
   const std::size_t outputs = r.depthwise() ? 1 : shape.outputs;
   const std::size_t rows = r.mode == WeightMode::fsb ? outputs : outputs * shape.taps();
-  fits(program, r.weights, state_bytes(r.holding, rows, shape.channels), "the weights");
+  check_state(program, r, rows, shape.channels);
   const std::size_t pixels = shape.height * shape.width;
   const std::size_t width = padded(shape.channels);
   fits(program, r.input, r.signs_in ? examples * pixels * width / 8 : examples * pixels * width,

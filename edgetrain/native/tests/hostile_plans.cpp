@@ -69,7 +69,7 @@ bool run(const Words& plan, const std::string& isa) {
     std::iota(indices.begin(), indices.end(), 0U);
     const edgetrain::Examples examples = {features.data(), 0, labels.data(), indices.data(),
                                           program.examples};
-    engine.train(examples, {1, 1000, 1000, 0.5, {0.01, 0.1, 0.001}});
+    engine.train(examples, {1, 1000, 1000, 0.5, {0.01, 0.1, 0.001}, 500, 3});
     engine.evaluate(examples);
     return true;
   } catch (const std::invalid_argument&) {

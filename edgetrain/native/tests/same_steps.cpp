@@ -102,7 +102,7 @@ std::uint64_t run(const Words& plan, const std::string& isa) {
         step + 1 == steps && program.examples > 2 ? program.examples - 1 : program.examples;
     const edgetrain::Examples examples = {features.data(), 128, labels.data(), indices.data(),
                                           count};
-    digest.add(engine.train(examples, {step, 900, 700, 0.5, {0.01, 0.1, 0.001}}).loss_sum);
+    digest.add(engine.train(examples, {step, 900, 700, 0.5, {0.01, 0.1, 0.001}, 500, 3}).loss_sum);
     digest.add(engine.evaluate(examples).loss_sum);
     add_state(program, engine.arena(), digest);
   }

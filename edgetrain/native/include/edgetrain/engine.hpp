@@ -32,6 +32,9 @@ struct StepSettings {
   std::uint32_t scale_step;
   double statistics_momentum;
   ShiftStep shift;
+  // See UpdateStep.
+  std::uint32_t held_step;
+  std::int32_t threshold;
 };
 
 // The value of a unit of 4-bit codes, and 64 over the largest magnitude that they stand for.
@@ -108,6 +111,7 @@ class Engine {
   void negate_unlike(const Block& block, const JoinedWords& words, std::size_t rows,
                      std::size_t first);
 
+  UpdateStep update_step(std::size_t layer, const StepSettings& settings) const;
   Weights weights_of(const LinearRecord& record) const;
   ConvWeights weights_of(const ConvRecord& record) const;
   Pool pool_of(const Block& block) const;

@@ -131,13 +131,6 @@ struct GradientTarget {
   std::size_t stride;
 };
 
-struct UpdateStep {
-  Key key;
-  // Sizes of the step in 1/256 of a level.
-  std::uint32_t latent_step;
-  std::uint32_t scale_step;
-};
-
 // A convolution over [height][width][channels]; one whose input are patches has a 1 x 1 kernel.
 struct ConvShape {
   std::size_t height;

@@ -1,5 +1,6 @@
-// How a layer whose weights are signs holds them, where not in int8 latents. Read and drawn a word
-// of 32 at a time, in code compiled for no particular instruction set.
+// How a layer whose weights are signs holds them, where not in int8 latents, and how each way is
+// trained. Code compiled for no particular instruction set, a word of 32 weights at a time: what is
+// computed here is the same everywhere.
 #pragma once
 
 #include <cstddef>
@@ -9,24 +10,52 @@
 
 namespace edgetrain {
 
-// Latents of 8 bits, which the kernels read themselves, or packed signs that nothing updates.
-enum class Holding : std::int64_t { int8 = 0, signs = 1 };
+// int8    latents of 8 bits, which the kernels read and move themselves
+// signs   packed signs that nothing updates
+// int4    latents of 4 bits, two in a byte, moved like those of 8
+// bop     packed signs, and a moving average of the gradient's sign that flips them
+// adam16  latents and the two moments of Adam, each a half float
+enum class Holding : std::int64_t { int8 = 0, signs = 1, int4 = 2, bop = 3, adam16 = 4 };
 
 // Rows of `columns` weights: a row an output, or an output and a tap of a convolution over signs.
 struct Latents {
   Holding holding;
   std::size_t columns;
-  // [rows][words of 32 columns].
-  std::uint32_t* signs;
+  // Inputs of an output.
+  std::size_t fan_in;
+  void* state;
+  void* moment1;
+  void* moment2;
 };
 
-// Bytes of the state of so many rows.
-std::size_t state_bytes(Holding holding, std::size_t rows, std::size_t columns);
+struct UpdateStep {
+  Key key;
+  // Sizes of the step in 1/256 of a level.
+  std::uint32_t latent_step;
+  std::uint32_t scale_step;
+  // Of latents held otherwise: the step of int4 in 1/256 of a level, the rate of bop's average in
+  // 1/65536, and the level of the average beyond which a sign flips.
+  std::uint32_t held_step;
+  std::int32_t threshold;
+  // Adam, with the corrections of its moments.
+  float rate;
+  float correction1;
+  float correction2;
+};
 
-// Draws the state; the key is that of fixed signs.
-void initialise(const Latents& latents, std::size_t rows, Key signs);
+// Bytes of so many rows of the state and of each moment.
+std::size_t state_bytes(Holding holding, std::size_t rows, std::size_t columns);
+std::size_t moment1_bytes(Holding holding, std::size_t rows, std::size_t columns);
+std::size_t moment2_bytes(Holding holding, std::size_t rows, std::size_t columns);
+
+// Draws the state, latents by the first key and signs by the second, and clears the moments.
+void initialise(const Latents& latents, std::size_t rows, Key levels, Key signs);
 
 // The signs of 32 weights of a row from column `first`; zero past the last column.
 std::uint32_t sign_word(const Latents& latents, std::size_t row, std::size_t first);
+
+// Moves the same weights against their gradient[32].
+void update_word(const Latents& latents, std::size_t row, std::size_t first,
+                 const std::int32_t* gradient, const UpdateStep& step);
 
 }  // namespace edgetrain

@@ -20,6 +20,9 @@ struct LinearRecord {
   std::size_t outputs;
   std::size_t group;
   std::size_t weights;
+  // Absent where latents have none.
+  std::size_t moment1;
+  std::size_t moment2;
   std::size_t input;
   std::size_t input_bytes;
   std::size_t input_gradient;
@@ -51,6 +54,9 @@ struct ConvRecord {
   // As the data lie.
   ConvShape source;
   std::size_t weights;
+  // Absent where latents have none.
+  std::size_t moment1;
+  std::size_t moment2;
   std::size_t input;
   std::size_t input_gradient;
   std::size_t codes;
