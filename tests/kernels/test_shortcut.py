@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from edgetrain import _native
 from edgetrain.errors import ModelError
 from edgetrain.freeze import freeze
 from edgetrain.model import MOST_COPIES, Model
+from edgetrain.models.resnet18_binary import ShortcutKind, resnet18_binary
 from edgetrain.models.stack import classifier, stage
 from edgetrain.ops import (
     Add,
@@ -208,6 +209,14 @@ def test_whole_residual_runs_are_the_oracles(isa: str, threads: int) -> None:
     assert trainer.isa == isa
     x, y = data(10, network.layers[0].source.features, CLASSES)
     assert trainer.evaluate(x, y).accuracy == network.evaluate(x, y)[1] / 10
+
+
+@pytest.mark.parametrize("mode", ["bnn", "fsb"])
+@pytest.mark.parametrize("shortcut", get_args(ShortcutKind))
+def test_residual_networks_are_the_oracles(mode: str, shortcut: Any) -> None:
+    model = resnet18_binary(CLASSES, shortcut=shortcut, widths=(32, 64), stem_stride=2)
+    trainer, network = compare(model, mode, 3, batch=3)
+    assert_same_step(trainer, network)
 
 
 @pytest.mark.parametrize("frozen", [1, 2, 3])

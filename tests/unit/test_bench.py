@@ -233,13 +233,13 @@ class TestMeasuring:
         watch.run(count, 0.0)
         assert (steps, watch.steps) == (6, 3)
 
-    @pytest.mark.parametrize("name", ["mlp", "cnv", "binarynet", "har_cnn"])
+    @pytest.mark.parametrize("name", MODELS)
     def test_networks_are_models_found_by_name(self, name: str) -> None:
         model = find_network(name)
         assert model == MODELS[name]()
         assert convolves(model) == (name != "mlp")
 
-    @pytest.mark.parametrize("name", ["mlp", "cnv", "binarynet", "har_cnn"])
+    @pytest.mark.parametrize("name", MODELS)
     def test_a_tiny_network_has_the_same_kinds_of_layers(self, name: str) -> None:
         model = find_network(name)
         small = tiny(model)
@@ -454,7 +454,7 @@ class TestRivalOfImages:
             results.append(torch.cat(parts))
         torch.testing.assert_close(results[0], results[1], atol=1e-4, rtol=1e-4)
 
-    @pytest.mark.parametrize("name", ["mlp", "cnv", "binarynet", "har_cnn"])
+    @pytest.mark.parametrize("name", MODELS)
     def test_it_is_built_from_the_model(
         self, rival: ModuleType, rival_network: ModuleType, name: str
     ) -> None:

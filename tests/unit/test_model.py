@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from edgetrain.errors import ModelError
 from edgetrain.model import Model
-from edgetrain.models import MODELS, binarynet, cnv, har_cnn, mlp
+from edgetrain.models import MODELS, binarynet, cnv, har_cnn, mlp, resnet18_binary
 from edgetrain.models.named import named_model
+from edgetrain.models.resnet18_binary import ShortcutKind
 from edgetrain.ops import (
     OPS,
     BatchNorm,
@@ -243,12 +244,31 @@ def test_a_ready_made_model_leaves_the_features_of_its_paper(model: Model, featu
         (cnv(), (64, 64, 128, 128, 256, 256, 512, 512, 10)),
         (cnv("valid"), (64, 64, 128, 128, 256, 256, 512, 512, 10)),
         (binarynet(), (128, 128, 256, 256, 512, 512, 1024, 1024, 10)),
+        (resnet18_binary(), (64, *(64,) * 4, *(128,) * 4, *(256,) * 4, *(512,) * 4, 10)),
     ],
 )
 def test_a_ready_made_model_has_the_layers_of_its_paper(
     model: Model, widths: tuple[int, ...]
 ) -> None:
     assert tuple(block.weights.outputs for block in model.blocks()) == widths
+
+
+@pytest.mark.parametrize("shortcut", get_args(ShortcutKind))
+def test_a_residual_network_halves_three_times_and_ends_with_an_average(shortcut: Any) -> None:
+    model = resnet18_binary(shortcut=shortcut)
+    blocks = list(model.blocks())
+    sizes = [block.bits.height for block in blocks[:-1]]
+    assert sizes == [32] * 5 + [16] * 4 + [8] * 4 + [4] * 4
+    assert blocks[-1].source == Signal(1, 1, 512, "int8")
+    # Of 16 convolutions; three change the shape, which shortcuts of bits leave out.
+    read = {"add": 16, "add2": 8, "xnor": 13, "or": 13, "boolnet": 5 + 8, "none": 0}
+    assert sum(block.shortcut is not None for block in blocks) == read[shortcut]
+    assert Model.from_json(model.to_json()) == model
+
+
+def test_an_unknown_shortcut_is_named() -> None:
+    with pytest.raises(ModelError, match="unknown shortcut 'sum': choose one of add, add2, xnor"):
+        resnet18_binary(shortcut="sum")  # type: ignore[arg-type]
 
 
 def test_the_state_of_a_convolution_has_its_shape() -> None:
