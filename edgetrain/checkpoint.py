@@ -8,6 +8,7 @@ from typing import Any
 
 from edgetrain.errors import PayloadError
 from edgetrain.fields import Rule, real, whole
+from edgetrain.gradient import GRADIENT
 from edgetrain.step import FLIP_THRESHOLD
 from edgetrain.tensorfile import parse_json
 
@@ -18,6 +19,14 @@ VERSION = "2"
 READABLE = ("1", VERSION)
 """Version 1 knew no position within an epoch: an epoch it left unfinished begins anew."""
 COUNT = whole(0, (1 << 32) - 1)
+DEFAULTS: Mapping[str, Any] = {
+    "latent": "int8",
+    "flip_threshold": FLIP_THRESHOLD,
+    "gradient": GRADIENT.format.name,
+    "draws": GRADIENT.draws,
+    "engine": "native",
+}
+"""What a checkpoint meant before it said so."""
 RULES: Mapping[str, Rule] = {
     "batch": COUNT,
     "micro_batch": COUNT,
@@ -29,6 +38,7 @@ RULES: Mapping[str, Rule] = {
     "steps_since_load": COUNT,
     "learning_rate": real(0, 1000),
     "flip_threshold": real(0, 1),
+    "draws": COUNT,
 }
 """The numbers that a trainer goes on from. Plan and epoch check the rest of what they are given."""
 
@@ -48,7 +58,7 @@ def trainer_fields(path: Path | str, metadata: Mapping[str, str]) -> dict[str, A
     fields = parse_json(metadata.get("trainer", "null"))
     if not isinstance(fields, dict):
         raise PayloadError(f"{path} is damaged: it does not describe a trainer")
-    fields = {"latent": "int8", "flip_threshold": FLIP_THRESHOLD} | fields
+    fields = {**DEFAULTS, **fields}
     for name, rule in RULES.items():
         if name not in fields:
             raise PayloadError(f"{path} is damaged: it lacks {name}")

@@ -18,7 +18,9 @@ from edgetrain.freeze import freeze as freeze_model
 from edgetrain.models.named import named_model
 from edgetrain.options import (
     Batch,
+    Draws,
     Freeze,
+    GradientOption,
     Hidden,
     Json,
     LatentOption,
@@ -71,6 +73,8 @@ def plan_command(
     mode: ModeOption = "bnn",
     latent: LatentOption = "int8",
     freeze: Freeze = 0,
+    gradient: GradientOption = "luq4",
+    draws: Draws = 1,
     batch: Batch = 100,
     threads: Threads = 1,
     memory: Memory = None,
@@ -79,7 +83,14 @@ def plan_command(
     """Show where every byte of a training step lies, before it runs."""
     built = named_model(model, inputs, classes, hidden, first=first, last=last)
     chosen = make_plan(
-        freeze_model(built, freeze), batch, mode, latent=latent, threads=threads, memory=memory
+        freeze_model(built, freeze),
+        batch,
+        mode,
+        latent=latent,
+        gradient=gradient,
+        draws=draws,
+        threads=threads,
+        memory=memory,
     )
     print(json.dumps(plan_fields(chosen)) if as_json else chosen.explain())
 
@@ -121,6 +132,8 @@ def plan_fields(plan: Plan) -> dict[str, object]:
     return {
         "mode": plan.mode,
         "latent": plan.latent,
+        "gradient": plan.gradient.format.name,
+        "draws": plan.gradient.draws,
         "batch": plan.batch,
         "micro_batch": plan.micro_batch,
         "threads": plan.threads,

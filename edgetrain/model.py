@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgetrain.errors import ModelError
+from edgetrain.gradient import Gradient
 from edgetrain.ops import (
     OPS,
     Add,
@@ -77,6 +78,10 @@ class Block:
     def shortcut(self) -> Shortcut | None:
         """The op that reads what left an earlier block."""
         return next((op for op in self.ops if isinstance(op, Shortcut)), None)
+
+    def gradient(self, chosen: Gradient) -> Gradient:
+        """Return how the block holds its gradient: of one scale where Add sends its codes on."""
+        return chosen.of_one_scale() if isinstance(self.shortcut, Add) else chosen
 
 
 @dataclass(frozen=True, init=False)

@@ -6,11 +6,15 @@ from typing import Annotated, Literal
 
 import typer
 
+from edgetrain.gradient import GRADIENT_FORMATS, MOST_DRAWS, Engine
 from edgetrain.models import MODELS
 
 __all__ = [
     "Batch",
+    "Draws",
+    "EngineOption",
     "Freeze",
+    "GradientOption",
     "Hidden",
     "Json",
     "LatentOption",
@@ -31,6 +35,16 @@ ModeOption = Annotated[
 LatentOption = Annotated[
     Literal["int8", "int4", "bop", "adam16"],
     typer.Option(help="How the latents of bnn layers are held and trained."),
+]
+GradientOption = Annotated[
+    str, typer.Option(help=f"How gradients are held: {', '.join(GRADIENT_FORMATS)}.")
+]
+Draws = Annotated[
+    int,
+    typer.Option(help=f"Draws of it that the gradient of the weights sums, 1 to {MOST_DRAWS}."),
+]
+EngineOption = Annotated[
+    Engine, typer.Option(help="reference is the numpy oracle: slow, but it runs every gradient.")
 ]
 Outer = Annotated[
     Literal["auto", "int8"], typer.Option(help="How this layer is trained: as the mode, or int8.")

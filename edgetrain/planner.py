@@ -13,6 +13,7 @@ from functools import cached_property
 
 from edgetrain.arena import Placement, Tensor, lower_bound, place
 from edgetrain.errors import BudgetError, ModelError
+from edgetrain.gradient import Gradient, gradient_of
 from edgetrain.lifetime import Steps
 from edgetrain.model import Block, Model
 from edgetrain.ops import Add, Arithmetic, Branch, Context, Op
@@ -38,6 +39,7 @@ class Plan:
 
     model: Model
     mode: Mode
+    gradient: Gradient
     batch: int
     micro_batch: int
     threads: int
@@ -76,7 +78,11 @@ class Plan:
         return {placement.tensor.name: placement for placement in self.placements}
 
     def program(self) -> bytes:
-        """Return what the native engine executes: little-endian 64-bit words."""
+        """Return what the native engine executes: little-endian 64-bit words.
+
+        Raises ModelError for a gradient format that it does not run.
+        """
+        self.gradient.check_engine("native")
         blocks = list(self.model.blocks())
         words = [
             MAGIC,
@@ -85,6 +91,7 @@ class Plan:
             self.peak_bytes,
             self.model.input_features,
             self.offset("input"),
+            self.gradient.draws,
             len(blocks),
             self.model.lowest_trained,
         ]
@@ -96,7 +103,14 @@ class Plan:
         return struct.pack(f"<{len(words)}q", *words)
 
     def _walk(self) -> Iterator[tuple[Block, Op, Context]]:
-        return _walk(self.model, self.mode, self.latent, self.micro_batch, self.threads)
+        return _walk(
+            self.model,
+            self.mode,
+            self.latent,
+            self.gradient,
+            examples=self.micro_batch,
+            threads=self.threads,
+        )
 
     def _offsets(self, block: Block) -> dict[str, int]:
         prefix = f"layer{block.index}."
@@ -128,8 +142,8 @@ class Plan:
         waste = self.peak_bytes / self.lower_bound_bytes - 1
         lines.append(
             f"arena {self.peak_bytes:,} bytes ({format_size(self.peak_bytes)}), {waste:.1%} over "
-            f"the most that is alive at once; mode {self.mode}, latents {self.latent}, micro-batch "
-            f"{self.micro_batch} of batch {self.batch}, "
+            f"the most that is alive at once; mode {self.mode}, latents {self.latent}, "
+            f"{self.gradient.describe()}, micro-batch {self.micro_batch} of batch {self.batch}, "
             f"{self.threads} thread{'s' if self.threads > 1 else ''}"
         )
         return "\n".join(lines)
@@ -141,12 +155,17 @@ def plan(
     mode: Mode = "bnn",
     *,
     latent: Latent = "int8",
+    gradient: str = "luq4",
+    draws: int = 1,
     micro_batch: int | None = None,
     threads: int = 1,
     memory: str | int | None = None,
     reuse: bool = True,
 ) -> Plan:
     """Return the plan that trains a model.
+
+    gradient is a name in edgetrain.gradient.GRADIENT_FORMATS; the gradient of the weights sums as
+    many draws of it as draws says, which divides the variance that its codes add.
 
     Without micro_batch, the largest of batch, batch/2, ... whose arena fits the memory is taken.
     With reuse=False every tensor keeps a place of its own, so that all can be read after a step.
@@ -159,12 +178,13 @@ def plan(
         raise ModelError(f"batch {batch} is out of range: choose 1 to {LARGEST_BATCH}")
     if not 1 <= threads <= MOST_THREADS:
         raise ModelError(f"{threads} threads: choose 1 to {MOST_THREADS}")
+    chosen = gradient_of(gradient, draws)
     if micro_batch is not None and not 1 <= micro_batch <= batch:
         raise ModelError(f"micro-batch {micro_batch} is out of range: choose 1 to {batch}")
     for block in model.blocks():
         block.weights.check_mode(block.source, mode)
     _check_latent(model, mode, latent)
-    most = min(block.weights.most_examples(block.source) for block in model.blocks())
+    most = min(block.weights.most_examples(block.source, draws) for block in model.blocks())
     limit = None if memory is None else parse_size(memory)
     tried = micro_batches(batch) if micro_batch is None else (micro_batch,)
     sizes = [size for size in tried if size <= most]
@@ -172,7 +192,7 @@ def plan(
         raise ModelError(f"a micro-batch of {tried[-1]} has too many pixels: choose 1 to {most}")
     for size in sizes:
         candidate = _compile(
-            model, mode, latent, batch, micro_batch=size, threads=threads, reuse=reuse
+            model, mode, latent, chosen, batch, micro_batch=size, threads=threads, reuse=reuse
         )
         if limit is None or candidate.peak_bytes <= limit:
             return candidate
@@ -208,7 +228,7 @@ def micro_batches(batch: int) -> tuple[int, ...]:
 
 
 def _walk(
-    model: Model, mode: Mode, latent: Latent, examples: int, threads: int
+    model: Model, mode: Mode, latent: Latent, gradient: Gradient, *, examples: int, threads: int
 ) -> Iterator[tuple[Block, Op, Context]]:
     blocks, lowest = list(model.blocks()), model.lowest_trained
     for block in blocks:
@@ -224,7 +244,11 @@ def _walk(
             )
         for op in block.ops:
             context = Context(
-                block.index, signal, mode, examples, threads, last, pixels, branch, lowest, latent
+                *(block.index, signal, mode, examples, threads, last, pixels),
+                branch=branch,
+                lowest=lowest,
+                latent=latent,
+                gradient=block.gradient(gradient),
             )
             yield block, op, context
             signal = op.flow(signal)
@@ -234,6 +258,7 @@ def _compile(
     model: Model,
     mode: Mode,
     latent: Latent,
+    gradient: Gradient,
     batch: int,
     *,
     micro_batch: int,
@@ -245,8 +270,9 @@ def _compile(
     bytes_in = micro_batch * opening.weights.input_bytes(opening.source)
     # Where the first layer is frozen, nothing reads the data again.
     tensors = [Tensor("input", bytes_in, 0, 1 if reuse and steps.lowest else steps.last)]
-    for block, op, context in _walk(model, mode, latent, micro_batch, threads):
+    walk = _walk(model, mode, latent, gradient, examples=micro_batch, threads=threads)
+    for block, op, context in walk:
         for rule in op.tensors(context):
             first, last = steps.life(rule.phase, block.index) if reuse else (0, steps.last)
             tensors.append(Tensor(f"layer{block.index}.{rule.name}", rule.bytes, first, last))
-    return Plan(model, mode, batch, micro_batch, threads, reuse, place(tensors), latent)
+    return Plan(model, mode, gradient, batch, micro_batch, threads, reuse, place(tensors), latent)

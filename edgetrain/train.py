@@ -6,7 +6,6 @@ Standard library and the native engine alone, so that a device's worker needs no
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -14,14 +13,15 @@ from typing import Any
 
 from edgetrain import _native
 from edgetrain.checkpoint import FORMAT, VERSION, trainer_fields
-from edgetrain.errors import BudgetError, DataError, EngineError, ModelError, PayloadError
+from edgetrain.engines import start
+from edgetrain.errors import DataError, ModelError, PayloadError
 from edgetrain.examples import Examples
+from edgetrain.gradient import Engine
 from edgetrain.metrics import Epoch, Metrics
 from edgetrain.model import Model
 from edgetrain.planner import Plan, plan
 from edgetrain.schedule import check_schedule, decay
 from edgetrain.schema import Schema, check_state, check_tensors, moment_schema, state_schema
-from edgetrain.sizes import format_size
 from edgetrain.step import FLIP_THRESHOLD, batch_bounds, step_settings
 from edgetrain.tensorfile import State, Tensor, read, write
 
@@ -36,9 +36,10 @@ class Trainer:
 
     seed decides the initial weights and the fixed signs, so it must be the same wherever a state
     is to be shared; stream decides every other draw, so that two devices, or two rounds of one,
-    draw apart. flip_threshold is that of "bop" latents, of an average from -1 to 1. Raises
-    EngineError for an unknown EDGETRAIN_ISA, BudgetError where the arena cannot
-    be had.
+    draw apart. flip_threshold is that of "bop" latents, of an average from -1 to 1. engine
+    "reference" is the numpy oracle, which is slow and runs every gradient format. Raises ModelError
+    for a format that the engine does not run, EngineError for an unknown EDGETRAIN_ISA, BudgetError
+    where the arena cannot be had.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Trainer:
         *,
         stream: int = 0,
         flip_threshold: float = FLIP_THRESHOLD,
+        engine: Engine = "native",
     ) -> None:
         self.plan = plan
         self.seed = seed
@@ -60,21 +62,12 @@ class Trainer:
         self.scaling: Any = None
         self._steps_since_load = 0
         self._epoch = Epoch()
-        try:
-            self._engine = _native.Engine(
-                plan.program(), seed & 0xFFFFFFFFFFFFFFFF, os.environ.get("EDGETRAIN_ISA", "")
-            )
-        except MemoryError:
-            raise BudgetError(
-                f"the arena of {format_size(plan.peak_bytes)} could not be had: choose a smaller "
-                f"micro-batch or stop what else runs here"
-            ) from None
-        except ValueError as error:
-            raise EngineError(str(error)) from None
+        self.engine: Engine = engine
+        self._engine = start(plan, seed, engine)
 
     @property
     def isa(self) -> str:
-        """The instruction set whose kernels run."""
+        """The instruction set whose kernels run, or "reference"."""
         return self._engine.isa
 
     @property
@@ -181,11 +174,14 @@ class Trainer:
         fields = {
             "mode": self.plan.mode,
             "latent": self.plan.latent,
+            "gradient": self.plan.gradient.format.name,
+            "draws": self.plan.gradient.draws,
             "batch": self.plan.batch,
             "micro_batch": self.plan.micro_batch,
             "threads": self.plan.threads,
             "seed": self.seed,
             "stream": self.stream,
+            "engine": self.engine,
             "steps": self.steps,
             "epochs": self.epochs,
             "epoch": asdict(self._epoch),
@@ -310,6 +306,8 @@ def load(path: str | Path, *, threads: int | None = None) -> Trainer:
             fields["batch"],
             fields["mode"],
             latent=fields["latent"],
+            gradient=fields["gradient"],
+            draws=fields["draws"],
             micro_batch=fields["micro_batch"],
             threads=threads or fields["threads"],
         )
@@ -322,6 +320,7 @@ def load(path: str | Path, *, threads: int | None = None) -> Trainer:
             fields["learning_rate"],
             stream=fields["stream"],
             flip_threshold=fields["flip_threshold"],
+            engine=fields["engine"],
         )
         trainer._restore(tensors, fields)
     except (KeyError, TypeError, ValueError, ModelError) as error:

@@ -24,7 +24,10 @@ from edgetrain.metrics import Metrics
 from edgetrain.models.named import check_features, named_model
 from edgetrain.options import (
     Batch,
+    Draws,
+    EngineOption,
     Freeze,
+    GradientOption,
     Hidden,
     Json,
     LatentOption,
@@ -61,6 +64,9 @@ def train(
     mode: ModeOption = "bnn",
     latent: LatentOption = "int8",
     freeze: Freeze = 0,
+    gradient: GradientOption = "luq4",
+    draws: Draws = 1,
+    engine: EngineOption = "native",
     batch: Batch = 100,
     threads: Threads = 1,
     memory: Memory = None,
@@ -114,24 +120,25 @@ def train(
     else:
         features = splits.train.features.shape[1]
         built = named_model(model, features, splits.classes, hidden, first=first, last=last)
-        built = freeze_model(built, freeze)
-        chosen = make_plan(built, batch, mode, latent=latent, threads=threads, memory=memory)
-        trainer = Trainer(chosen, seed, learning_rate, flip_threshold=flip_threshold)
+        chosen = make_plan(
+            freeze_model(built, freeze),
+            batch,
+            mode,
+            latent=latent,
+            gradient=gradient,
+            draws=draws,
+            threads=threads,
+            memory=memory,
+        )
+        trainer = Trainer(chosen, seed, learning_rate, flip_threshold=flip_threshold, engine=engine)
         take_over(trainer, start)
     check_features(trainer.plan.model, splits.feature_shape)
     console = Console(stderr=as_json, soft_wrap=True, highlight=False)
     rows = run(
-        trainer,
-        splits,
-        epochs=epochs,
-        schedule=schedule,
-        warmup=warmup,
-        save=save,
-        console=console,
+        trainer, splits, epochs=epochs, schedule=schedule, warmup=warmup, save=save, console=console
     )
     stopped = rows[-1]["test_accuracy"] is None
-    after = peak_bytes()
-    grown = None if before is None or after is None else after - before
+    planned, grown = arena_bytes(trainer), growth(before)
     options = {
         "--resume": save,
         "--data": data,
@@ -143,7 +150,6 @@ def train(
         "--test-fraction": test_fraction,
     }
     again = resume_command(options, test_group or []) if stopped and save is not None else None
-    planned = trainer.plan.peak_bytes
     if as_json:
         fields = {"epochs": rows, "stopped": stopped, "resume": again, "planned_bytes": planned}
         print(json.dumps({**fields, "measured_bytes": grown}))
@@ -200,8 +206,19 @@ def run(
                 return rows
 
 
+def growth(before: int | None) -> int | None:
+    """Return the bytes by which this process's peak has grown, where that can be measured."""
+    after = peak_bytes()
+    return None if before is None or after is None else after - before
+
+
+def arena_bytes(trainer: Trainer) -> int | None:
+    """Return the bytes planned for the arena; the oracle has none."""
+    return trainer.plan.peak_bytes if trainer.engine == "native" else None
+
+
 def print_end(
-    console: Console, planned: int, grown: int | None, save: Path | None, again: str | None
+    console: Console, planned: int | None, grown: int | None, save: Path | None, again: str | None
 ) -> None:
     """Print what memory was planned and used, and where the run was saved."""
     measured = (
@@ -209,7 +226,8 @@ def print_end(
         if grown is None
         else f"the process's peak grew by {format_size(grown)} beside the data"
     )
-    console.print(f"memory: {format_size(planned)} planned for the arena; {measured}")
+    arena = "no arena" if planned is None else f"{format_size(planned)} planned for the arena"
+    console.print(f"memory: {arena}; {measured}")
     if save is not None:
         console.print(f"saved {save}", markup=False)
     if again is not None:

@@ -16,8 +16,9 @@ from edgetrain.bench.record import write_record
 from edgetrain.bench.roofline import Roofline
 from edgetrain.bench.roofline import roofline as measure_roofline
 from edgetrain.bench.step import Comparison, StepReport, compare
+from edgetrain.gradient import GRADIENT
 from edgetrain.models import MODELS
-from edgetrain.options import ModeOption
+from edgetrain.options import Draws, GradientOption, ModeOption
 from edgetrain.sizes import format_size
 
 __all__ = ["app"]
@@ -39,6 +40,8 @@ def step(  # noqa: PLR0917 - a command's options, given by name
     threads: Annotated[int, typer.Option(help="Threads of either side.")] = 1,
     against: Annotated[str, typer.Option(help="The rival: torch, or none.")] = "torch",
     mode: Annotated[str, typer.Option(help="How ours trains: bnn or fsb.")] = "bnn",
+    gradient: GradientOption = "luq4",
+    draws: Draws = 1,
     pairs: Annotated[int, typer.Option(help="Fresh processes of each side, in turn.")] = 5,
     seconds: Annotated[float, typer.Option(help="Seconds to time in each process.")] = 1.0,
     limit: Annotated[
@@ -49,9 +52,10 @@ def step(  # noqa: PLR0917 - a command's options, given by name
     ] = None,
 ) -> None:
     """Time one training step, and the growth of peak memory, in fresh processes."""
-    comparison = Comparison(
-        Request(network, batch, threads, seconds=seconds, mode=mode), against, pairs, limit
+    request = Request(
+        network, batch, threads, seconds=seconds, mode=mode, gradient=gradient, draws=draws
     )
+    comparison = Comparison(request, against, pairs, limit)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("starting", total=comparison.processes)
@@ -68,6 +72,8 @@ def step(  # noqa: PLR0917 - a command's options, given by name
         return
     if json is not None:
         command = f"edgetrain bench step {network} --batch {batch} --threads {threads}"
+        if (gradient, draws) != (GRADIENT.format.name, GRADIENT.draws):
+            command += f" --gradient {gradient} --draws {draws}"
         write_record(Path(json), f"{command} --mode {mode} --against {against}", asdict(report))
     Console().print(step_table(report))
 
@@ -75,8 +81,9 @@ def step(  # noqa: PLR0917 - a command's options, given by name
 def step_table(report: StepReport) -> Table:
     """Return the report as a table."""
     threads = "1 thread" if report.threads == 1 else f"{report.threads} threads"
+    trained = f"{report.mode}, {report.gradient}"
     table = Table(
-        title=f"{report.network}, {report.mode}, batch {report.batch}, {threads}, {report.isa}",
+        title=f"{report.network}, {trained}, batch {report.batch}, {threads}, {report.isa}",
         caption=f"medians of {report.pairs} fresh processes of each side, in turn",
     )
     for name in ("", "step", "peak memory, growth"):

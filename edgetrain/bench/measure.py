@@ -34,8 +34,8 @@ RESET_PEAK = "5"
 class Request:
     """What one process is to measure.
 
-    mode is how ours trains, variant which of the rival's ways to run (rival.VARIANTS); seconds
-    is how long to time.
+    mode, gradient and draws are how ours trains, variant which of the rival's ways to run
+    (rival.VARIANTS); seconds is how long to time.
     """
 
     network: str
@@ -43,6 +43,8 @@ class Request:
     threads: int
     seconds: float = 1.0
     mode: str = "bnn"
+    gradient: str = "luq4"
+    draws: int = 1
     variant: str = ""
 
 

@@ -46,7 +46,16 @@ def examples(model: Model, batch: int) -> tuple[memoryview, bytes]:
 def build(model: Model, batch: int, request: Request) -> Trainer:
     """Plan the model and return its trainer."""
     mode: Mode = "fsb" if request.mode == "fsb" else "bnn"
-    return Trainer(plan(model, batch=batch, mode=mode, threads=request.threads))
+    return Trainer(
+        plan(
+            model,
+            batch,
+            mode,
+            gradient=request.gradient,
+            draws=request.draws,
+            threads=request.threads,
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from statistics import median
 from edgetrain.bench.measure import Request, Sample
 from edgetrain.bench.networks import convolves, find_network
 from edgetrain.errors import ConfigError, WorkerError
+from edgetrain.gradient import gradient_of
 
 __all__ = [
     "COMPILED",
@@ -55,7 +56,8 @@ class Comparison:
     """What to compare: request for ours, against "torch" or "none", processes of each side.
 
     pairs is how many processes of each side at most: none begins limit seconds after the first.
-    Raises ConfigError for a name or a number that makes no sense, or a rival not installed.
+    Raises ConfigError for a name or a number that makes no sense, or a rival not installed;
+    ModelError for a gradient that the native engine does not run.
     """
 
     request: Request
@@ -65,6 +67,7 @@ class Comparison:
 
     def __post_init__(self) -> None:
         find_network(self.request.network)
+        gradient_of(self.request.gradient, self.request.draws).check_engine("native")
         known = (("--against", self.against, AGAINST), ("--mode", self.request.mode, MODES))
         for option, word, words in known:
             if word not in words:
@@ -134,6 +137,7 @@ class StepReport:
     batch: int
     threads: int
     mode: str
+    gradient: str
     isa: str
     pairs: int
     ours: Ours
@@ -227,6 +231,7 @@ def summarize(
         batch=request.batch,
         threads=request.threads,
         mode=request.mode,
+        gradient=gradient_of(request.gradient, request.draws).describe(),
         isa=ours[0].isa,
         pairs=len(ours),
         ours=mine,

@@ -12,9 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from edgetrain.ops.op import LANES, Arithmetic, Context, Op, Signal, TensorRule, padded
+from edgetrain.ops.op import Arithmetic, Context, Op, Signal, TensorRule, padded
 
-__all__ = ["BatchNorm"]
+__all__ = ["CHANNEL_STATE", "BatchNorm"]
 
 CHANNEL_STATE = ("shift", "mean", "deviation")
 """float32 a channel: the shift and the running statistics."""
@@ -43,13 +43,12 @@ class BatchNorm(Op):
             rules += [
                 TensorRule("inverse_deviation", 4 * padded(channels), "retained"),
                 TensorRule("output_gradient", 4 * rows * padded(channels), "gradient"),
-                # Two 64-bit sums, three float32 coefficients a channel, one float32 maximum a tile.
-                TensorRule(
-                    "channel_sums",
-                    28 * padded(channels) + 4 * padded(channels) // LANES,
-                    "norm",
-                ),
+                # Two 64-bit sums and four float32 coefficients a channel.
+                TensorRule("channel_sums", 32 * padded(channels), "norm"),
             ]
+        if context.learns and context.gradient.format.channel_scales:
+            # The power of two of a channel's scale.
+            rules.append(TensorRule("channel_shifts", padded(channels), "codes"))
         if context.last:
             rules.append(TensorRule("sign", rows * padded(channels) // 8, "retained"))
             rules.append(TensorRule("logits", 4 * rows * channels, "retained"))
@@ -74,6 +73,7 @@ class BatchNorm(Op):
                     "inverse_deviation",
                     "output_gradient",
                     "channel_sums",
+                    "channel_shifts",
                     "sign",
                     "logits",
                 )

@@ -17,21 +17,19 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 from edgetrain.errors import ModelError
+from edgetrain.gradient import LARGEST_CODE, Gradient
 from edgetrain.ops import depthwise, lookup
 from edgetrain.ops.geometry import LINE, ROW, Geometry
 from edgetrain.ops.op import LANES, Arithmetic, Context, Signal, TensorRule, padded
-from edgetrain.ops.weights import LIMIT, Training, WeightOp
+from edgetrain.ops.weights import LARGEST_SUM, MOST_TERMS, Training, WeightOp
 
 __all__ = ["Conv", "Conv1d", "Conv2d", "Padding"]
 
 Padding = Literal["same", "valid"]
 LARGEST_KERNEL = 15
 STRIDES = (1, 2)
-MOST_TERMS = 2 * LIMIT
-"""Products in a sum, for which every sum is sure to fit 32 bits."""
 MOST_PIXELS = 1 << 20
-LARGEST_SUM = 2**31 - 1
-LARGEST_CODE, LARGEST_DATUM = 64, 128
+LARGEST_DATUM = 128
 CHUNK_PIXELS = 256
 """Pixels of gradient that are multiplied at a time, unless one example has more."""
 
@@ -162,9 +160,16 @@ class Conv(WeightOp):
         shape = self.geometry(source)
         return shape.pixels * padded(shape.channels)
 
-    def most_examples(self, source: Signal) -> int:
-        largest = LARGEST_CODE * (LARGEST_DATUM if source.kind == "int8" else 1)
+    def most_examples(self, source: Signal, draws: int = 1) -> int:
+        largest = draws * LARGEST_CODE * (LARGEST_DATUM if source.kind == "int8" else 1)
         return LARGEST_SUM // largest // self.flow(source).pixels
+
+    def gradient_terms(self, source: Signal) -> int:
+        return self.geometry(source).taps * self.outputs // self.groups
+
+    def gradient_span(self, source: Signal, mode: str, gradient: Gradient) -> int:
+        # Its kernel does not multiply weights by powers of two.
+        return 0 if self.is_depthwise(source) else super().gradient_span(source, mode, gradient)
 
     def geometry(self, source: Signal) -> Geometry:
         """Return the shapes as the kernels see them: of patches where the source is data."""
@@ -191,17 +196,18 @@ class Conv(WeightOp):
         ]
         if context.learns:
             tile = threads * self._backward_tile(context)
-            rules.append(TensorRule("codes", rows * padded(self.outputs) // 2, context.codes_phase))
+            codes = context.gradient.code_bytes(rows * padded(self.outputs))
+            rules.append(TensorRule("codes", codes, context.codes_phase))
             rules.append(TensorRule("backward_tile", tile, "products"))
         return (*rules, *self._sign_index(context))
 
     def arithmetic(self, context: Context) -> Arithmetic:
-        shape, planes = self.geometry(context.source), self._planes(context)
+        shape, planes = self.geometry(context.source), self.planes(context)
         seen = shape.channels // self.groups
         products = context.examples * shape.pixels * shape.taps * seen * self.outputs
         return Arithmetic(
             forward=products * planes,
-            backward=products * self.backward_products(context, planes),
+            backward=products * self.backward_products(context),
             bytes_moved=4 * self.weight_bytes(context)
             + 3
             * context.examples
@@ -234,11 +240,8 @@ class Conv(WeightOp):
             offsets.get("backward_tile", -1),
             self._backward_tile(context) if context.learns else 0,
             offsets.get("sign_index", -1),
+            self.gradient_span(context.source, context.mode, context.gradient),
         )
-
-    def _planes(self, context: Context) -> int:
-        """Return the int8 planes of a weight: a scale of 8 bits and its sign need two."""
-        return 2 if self.weight_mode(context.mode) == "fsb" else 1
 
     def _forward_tile(self, context: Context) -> int:
         """Panel, sums of its taps, two rows of sums, image, sums before pooling, and the tile."""
@@ -249,7 +252,7 @@ class Conv(WeightOp):
             return depthwise.forward_tile(shape, rows, pooled=pooled)
         width = padded(shape.channels)
         binary = signs and self.has_signs(context.mode)
-        panel = shape.taps * width * (LANES // 8 if binary else LANES) * self._planes(context)
+        panel = shape.taps * width * (LANES // 8 if binary else LANES) * self.planes(context)
         image = shape.reached * width // (8 if binary else 1) if signs else 0
         unpooled = shape.pixels * ROW if pooled else 0
         sums = (shape.taps + 2 + rows) * ROW
@@ -261,8 +264,7 @@ class Conv(WeightOp):
         if self.is_depthwise(context.source):
             return depthwise.backward_tile(shape)
         layouts = [self._product_parts(context)]
-        signs = context.source.kind == "bits"
-        if signs and not self.frozen and lookup.fits_weights(context.examples):
+        if self._can_look_up_weights(context):
             layouts.append(lookup.weight_parts(shape, context.examples))
         if self._can_look_up_input(context):
             layouts.append(lookup.input_parts(shape, self.outputs))
@@ -285,7 +287,14 @@ class Conv(WeightOp):
         image = height * (shape.width + shape.kernel_width - 1) * depth
         return (*parts, image, shape.taps * depth * LANES)
 
+    def _can_look_up_weights(self, context: Context) -> bool:
+        if self.frozen or context.gradient.draws > 1:
+            return False
+        return context.source.kind == "bits" and lookup.fits_weights(context.examples)
+
     def _can_look_up_input(self, context: Context) -> bool:
+        if self.gradient_span(context.source, context.mode, context.gradient) > 0:
+            return False
         signs = context.source.kind == "bits" and self.has_signs(context.mode)
         if self.is_depthwise(context.source):
             return False

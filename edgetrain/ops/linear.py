@@ -20,7 +20,7 @@ __all__ = ["GROUPS", "WEIGHT_MODES", "Linear", "Training", "WeightMode"]
 GROUPS = (1, 2, 4, 8, 16, 32)
 """Inputs that may share a scale: a group never straddles a word of signs."""
 LARGEST_BATCH = 8192
-"""Largest micro-batch for which every sum of the weight gradient is sure to fit 32 bits."""
+"""Largest micro-batch for which every sum of the weight gradient, of four draws, fits 32 bits."""
 GRADIENT_ROWS = 64
 """Rows of the weight gradient that exist at a time."""
 
@@ -63,9 +63,13 @@ class Linear(WeightOp):
     def input_bytes(self, source: Signal) -> int:
         return padded(source.features)
 
-    def most_examples(self, source: Signal) -> int:
-        del source
+    def most_examples(self, source: Signal, draws: int = 1) -> int:
+        del source, draws
         return LARGEST_BATCH
+
+    def gradient_terms(self, source: Signal) -> int:
+        del source
+        return self.outputs
 
     def flow(self, source: Signal) -> Signal:
         self.require(source, "int8", "bits")
@@ -88,6 +92,7 @@ class Linear(WeightOp):
 
     def tensors(self, context: Context) -> tuple[TensorRule, ...]:
         inputs, examples, outputs = context.source.features, context.examples, self.outputs
+        codes = context.gradient.code_bytes(examples * padded(outputs))
         rules = [
             *self.weight_rules(context),
             TensorRule("forward_tile", context.threads * self._forward_tile(context), "forward"),
@@ -95,24 +100,24 @@ class Linear(WeightOp):
         if context.learns:
             tile = context.threads * self._backward_tile(context)
             rules += [
-                TensorRule("codes", examples * padded(outputs) // 2, context.codes_phase),
+                TensorRule("codes", codes, context.codes_phase),
                 TensorRule("code_rows", examples * padded(outputs), "products"),
                 TensorRule("backward_tile", tile, "products"),
             ]
         if context.learns and not self.frozen:
-            columns = padded(outputs) * padded(examples, 4)
+            columns = context.gradient.draws * padded(outputs) * padded(examples, 4)
             rules.append(TensorRule("code_columns", columns, "products"))
         if self._expands(context):
             rules.append(TensorRule("input_bytes", examples * padded(inputs), "forward"))
         return tuple(rules)
 
     def arithmetic(self, context: Context) -> Arithmetic:
-        inputs, planes = context.source.features, self._planes(context)
+        inputs, planes = context.source.features, self.planes(context)
         products = context.examples * inputs * self.outputs
         weights = self.weight_bytes(context)
         return Arithmetic(
             forward=products * planes,
-            backward=products * self.backward_products(context, planes),
+            backward=products * self.backward_products(context),
             bytes_moved=4 * weights + 3 * context.examples * (inputs + self.outputs) // 8,
         )
 
@@ -134,15 +139,12 @@ class Linear(WeightOp):
             self._forward_tile(context),
             offsets.get("backward_tile", -1),
             self._backward_tile(context) if context.learns else 0,
+            self.gradient_span(context.source, context.mode, context.gradient),
         )
 
     def _expands(self, context: Context) -> bool:
         """Whether packed signs must become bytes, because the weights are wider than a bit."""
         return context.source.kind == "bits" and not self.has_signs(context.mode)
-
-    def _planes(self, context: Context) -> int:
-        """Return the int8 planes of a weight: a scale of 8 bits and its sign need two."""
-        return 2 if self.weight_mode(context.mode) == "fsb" else 1
 
     def _forward_tile(self, context: Context) -> int:
         inputs = context.source.features

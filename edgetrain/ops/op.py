@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from edgetrain.errors import ModelError
+from edgetrain.gradient import GRADIENT, Gradient
 
 __all__ = [
     "LANES",
@@ -110,7 +111,7 @@ class Context:
     index is the number of its block, block_pixels the pixels that flow out of the block, source
     what flows into the op, examples the micro-batch, branch what the block's shortcut reads, lowest
     the number of the lowest block that trains, where the backward pass ends, latent how the plan
-    holds latents.
+    holds latents, gradient how it holds the gradient of the sums.
     """
 
     index: int
@@ -123,6 +124,7 @@ class Context:
     branch: Branch | None = None
     lowest: int = 0
     latent: Latent = "int8"
+    gradient: Gradient = GRADIENT
 
     @property
     def first(self) -> bool:

@@ -19,12 +19,15 @@ from abc import abstractmethod
 from typing import Literal, get_args
 
 from edgetrain.errors import ModelError
+from edgetrain.gradient import LARGEST_CODE, Gradient
 from edgetrain.ops.op import LANES, Context, Latent, Op, Signal, TensorRule, padded
 from edgetrain.tensorfile import DTYPES
 
 __all__ = [
+    "LARGEST_SUM",
     "LATENTS",
     "LIMIT",
+    "MOST_TERMS",
     "WEIGHT_MODES",
     "Latent",
     "Stored",
@@ -42,6 +45,12 @@ LIMIT = 65536
 """Widest layer for which every sum is sure to fit 32 bits."""
 EIGHT_BIT_ONE = 128
 """The level of a weight of 8 bits that counts as one: the scale from which fsb starts."""
+LARGEST_SUM = 2**31 - 1
+LARGEST_WEIGHT: dict[WeightMode, int] = {"bnn": 1, "fsb": 255, "int8": 128, "frozen": 1}
+MOST_TERMS = 2 * LIMIT
+"""Products in a sum of a convolution, for which every sum is sure to fit 32 bits."""
+LARGEST_GRADIENT = LARGEST_CODE * 255 * MOST_TERMS
+"""The largest sum of the gradient of an input: it leaves room for what shortcuts add."""
 
 Stored = dict[str, tuple[str, tuple[int, ...]]]
 """Name of a tensor within its layer -> (dtype, shape)."""
@@ -96,8 +105,38 @@ class WeightOp(Op):
         """Return the bytes that an example of int8 data takes in the arena."""
 
     @abstractmethod
-    def most_examples(self, source: Signal) -> int:
-        """Return the largest micro-batch for which every sum is sure to fit 32 bits."""
+    def most_examples(self, source: Signal, draws: int = 1) -> int:
+        """Return the largest micro-batch for which every sum is sure to fit 32 bits.
+
+        draws is how many draws of codes the gradient of the weights sums.
+        """
+
+    @abstractmethod
+    def gradient_terms(self, source: Signal) -> int:
+        """Return the products in a sum of the gradient of the input."""
+
+    def gradient_span(self, source: Signal, mode: str, gradient: Gradient) -> int:
+        """Return by how many powers of two a channel's scale may lie below its tensor's.
+
+        The gradient of the input takes them into its weights, and its sums must fit 32 bits.
+        """
+        largest = LARGEST_CODE * LARGEST_WEIGHT[self.weight_mode(mode)]
+        room = LARGEST_GRADIENT // (largest * self.gradient_terms(source))
+        return min(gradient.format.span, room.bit_length() - 1)
+
+    def planes(self, context: Context) -> int:
+        """Return the int8 planes of a weight: a scale of 8 bits and its sign need two."""
+        return 2 if self.weight_mode(context.mode) == "fsb" else 1
+
+    def gradient_planes(self, context: Context) -> int:
+        """Return the int8 planes of a weight in the gradient of the input, 0 where there is none.
+
+        A channel's power of two needs six bits: a sign has room for them, 8 bits need a plane.
+        """
+        if context.first:
+            return 0
+        shifted = self.gradient_span(context.source, context.mode, context.gradient) > 0
+        return 2 if shifted and not self.has_signs(context.mode) else self.planes(context)
 
     def product_unit(self, mode: str) -> int:
         """Return what a product of +1 and -1 counts in the layer's sums."""
@@ -159,11 +198,11 @@ class WeightOp(Op):
         chosen = (context.source, context.mode, context.latent)
         return self.state(*chosen) | self.moments(*chosen)
 
-    def backward_products(self, context: Context, planes: int) -> int:
+    def backward_products(self, context: Context) -> int:
         """Return how often the backward pass goes over the products of the forward pass."""
         if not context.learns:
             return 0
-        return (0 if self.frozen else 1) + (0 if context.first else planes)
+        return (0 if self.frozen else context.gradient.draws) + self.gradient_planes(context)
 
     def check_outputs(self) -> None:
         """Raise ModelError for a number of outputs or a training that cannot be."""

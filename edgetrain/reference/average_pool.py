@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetrain.reference.matmul import Numbers
+
 __all__ = ["spread", "spread_windows", "sum_pixels", "sum_windows"]
 
 Integers = NDArray[np.int64]
@@ -22,10 +24,10 @@ def sum_windows(y: Integers, window: tuple[int, int]) -> Integers:
     return sums
 
 
-def spread_windows(gradient: Integers, window: tuple[int, int], shape: tuple[int, ...]) -> Integers:
+def spread_windows(gradient: Numbers, window: tuple[int, int], shape: tuple[int, ...]) -> Numbers:
     """Return the gradient of y: that of its window's sum everywhere, nothing outside of windows."""
     whole = gradient.repeat(window[0], 1).repeat(window[1], 2)
-    below = np.zeros((len(gradient), *shape), np.int64)
+    below = np.zeros((len(gradient), *shape), gradient.dtype)
     below[:, : whole.shape[1], : whole.shape[2]] = whole
     return below
 
@@ -36,6 +38,6 @@ def sum_pixels(x: Integers) -> Integers:
     return sums
 
 
-def spread(gradient: Integers, shape: tuple[int, ...]) -> Integers:
+def spread(gradient: Numbers, shape: tuple[int, ...]) -> Numbers:
     """Return the gradient of images of a shape: that of the sum at every pixel."""
     return np.broadcast_to(gradient, (len(gradient), *shape)).copy()

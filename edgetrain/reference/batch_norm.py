@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetrain.reference.luq import luq_codes
-from edgetrain.reference.random import Key
+from edgetrain.reference.matmul import Numbers
 
-__all__ = ["ChannelState", "Statistics", "gradient_codes"]
+__all__ = ["ChannelState", "Statistics", "sums_gradient"]
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -96,10 +95,10 @@ class ChannelState:
         self.shift = moved.astype(np.float32)
 
 
-def gradient_codes(
-    demand: Integers, signs: NDArray[np.bool_], inverse: Floats, scale: np.float32, key: Key
-) -> tuple[Integers, np.float32]:
-    """Return LUQ codes of dL/dy, and the value of their unit.
+def sums_gradient(
+    demand: Numbers, signs: NDArray[np.bool_], inverse: Floats, scale: np.float32
+) -> Floats:
+    """Return dL/dy, (rows, channels), in float32.
 
     demand is the masked gradient of the output in units of scale; dL/dy = v - mean(v) - mean(v s) s
     with v = scale demand / deviation and s the signs as +1 and -1.
@@ -110,5 +109,6 @@ def gradient_codes(
     slope = np.float64(scale) * inverse.astype(np.float64)
     upper = ((total + signed).astype(np.float64) * slope / count).astype(np.float32)
     lower = ((total - signed).astype(np.float64) * slope / count).astype(np.float32)
-    value = slope.astype(np.float32) * demand.astype(np.int32).astype(np.float32)
-    return luq_codes(value - np.where(signs, upper, lower), key)
+    value = slope.astype(np.float32) * demand.astype(np.float32)
+    result: Floats = value - np.where(signs, upper, lower)
+    return result

@@ -17,6 +17,7 @@ from edgetrain.ops.op import Signal
 from edgetrain.ops.weights import WeightMode
 from edgetrain.reference.latents import Held, Tensors, fixed_signs, row_counters
 from edgetrain.reference.linear import INITIAL_SCALE, initial_latents, moved
+from edgetrain.reference.matmul import Numbers, matmul
 from edgetrain.reference.random import Key, random_bytes
 from edgetrain.step import StepSettings
 
@@ -106,26 +107,26 @@ class ConvWeights:
         out = self.op.flow(self.source)
         y = np.zeros((len(x), out.height, out.width, self.outputs), np.int64)
         for row, column, seen in self._taps():
-            y += image[:, *seen] @ weights[:, row, column].T
+            y += matmul(image[:, *seen], weights[:, row, column].T)
         return y
 
-    def input_gradient(self, codes: Integers) -> Integers:
+    def input_gradient(self, codes: Numbers) -> Numbers:
         """Return dL/dx, of the shape of x, in units of a code."""
         source, weights = self.source, self.weights()
         top, left = self.op.pads(source)
         shape = (len(codes), source.height, source.width, source.channels)
-        image = self._padded(np.zeros(shape, np.int64))
+        image = self._padded(np.zeros(shape, codes.dtype))
         for row, column, seen in self._taps():
-            image[:, *seen] += codes @ weights[:, row, column]
+            image[:, *seen] += matmul(codes, weights[:, row, column])
         return image[:, top : top + source.height, left : left + source.width]
 
-    def weight_gradient(self, codes: Integers, x: Integers) -> Integers:
+    def weight_gradient(self, codes: Numbers, x: Integers) -> Numbers:
         """Return dL/dW, or that of the scales: each the sum over the taps that share it."""
         image, flat = self._padded(x), codes.reshape(-1, self.outputs)
         channels = self.source.channels
-        whole = np.zeros((*self.weight_shape[:3], channels), np.int64)
+        whole = np.zeros((*self.weight_shape[:3], channels), codes.dtype)
         for row, column, seen in self._taps():
-            whole[:, row, column] = flat.T @ image[:, *seen].reshape(-1, channels)
+            whole[:, row, column] = matmul(flat.T, image[:, *seen].reshape(-1, channels))
         gradient = self._own(whole)
         if self.mode == "fsb":
             gradient = (gradient * self.signs()).sum((1, 2))
@@ -133,7 +134,7 @@ class ConvWeights:
             gradient = gradient[..., 0].transpose(1, 2, 0)
         return gradient
 
-    def update(self, gradient: Integers, key: Key, settings: StepSettings) -> None:
+    def update(self, gradient: Numbers, key: Key, settings: StepSettings) -> None:
         """Move the state against the sign of the gradient, rounded at random."""
         if self.held is not None:
             self.held.update(gradient.reshape(self.held.signs.shape), key, settings)
@@ -150,14 +151,14 @@ class ConvWeights:
         whole[each, :, :, :, each] = weights.reshape(groups, -1, rows, columns, seen)
         return whole.reshape(outputs, rows, columns, -1)
 
-    def _own(self, whole: Integers) -> Integers:
+    def _own(self, whole: Numbers) -> Numbers:
         """Return the part of a dense convolution's weights that exists, in weight_shape."""
         outputs, rows, columns, seen = self.weight_shape
         groups, each = self.op.groups, np.arange(self.op.groups)
         parts = whole.reshape(groups, outputs // groups, rows, columns, groups, seen)
         return parts[each, :, :, :, each].reshape(self.weight_shape)
 
-    def _padded(self, x: Integers) -> Integers:
+    def _padded(self, x: Numbers) -> Numbers:
         """Return x with zeros around it, as many as the taps can reach."""
         out, stride = self.op.flow(self.source), self.op.stride
         top, left = self.op.pads(self.source)

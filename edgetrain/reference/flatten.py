@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetrain.reference.matmul import Numbers
+
 __all__ = ["flatten", "unflatten"]
 
 Integers = NDArray[np.int64]
@@ -15,6 +17,6 @@ def flatten(x: Integers) -> Integers:
     return x.reshape(len(x), 1, 1, -1)
 
 
-def unflatten(gradient: Integers, shape: tuple[int, ...]) -> Integers:
+def unflatten(gradient: Numbers, shape: tuple[int, ...]) -> Numbers:
     """Return a gradient of rows as one of images of a shape."""
     return gradient.reshape(len(gradient), *shape)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from edgetrain.ops.linear import WeightMode
 from edgetrain.reference.latents import Held, Tensors, fixed_signs, row_counters
+from edgetrain.reference.matmul import Numbers, matmul
 from edgetrain.reference.random import Key, Purpose, derive, random_bytes
 from edgetrain.step import StepSettings
 
@@ -69,21 +70,22 @@ class LinearWeights:
 
     def forward(self, x: Integers) -> Integers:
         """Return y = x W^T, (examples, outputs)."""
-        return x @ self.weights().T
+        return matmul(x, self.weights().T)
 
-    def input_gradient(self, codes: Integers) -> Integers:
+    def input_gradient(self, codes: Numbers) -> Numbers:
         """Return dL/dx = G W, (examples, inputs), in units of a code."""
-        return codes @ self.weights()
+        return matmul(codes, self.weights())
 
-    def weight_gradient(self, codes: Integers, x: Integers) -> Integers:
+    def weight_gradient(self, codes: Numbers, x: Integers) -> Numbers:
         """Return dL/dW = G^T x, (outputs, inputs), or that of the scales, (outputs, groups)."""
-        gradient = codes.T @ x
+        gradient = matmul(codes.T, x)
         if self.mode != "fsb":
             return gradient
         edges = np.arange(0, self.inputs, self.group)
-        return np.add.reduceat(gradient * self.signs(), edges, axis=1)
+        total: Numbers = np.add.reduceat(gradient * self.signs(), edges, axis=1)
+        return total
 
-    def update(self, gradient: Integers, key: Key, settings: StepSettings) -> None:
+    def update(self, gradient: Numbers, key: Key, settings: StepSettings) -> None:
         """Move the state against the sign of the gradient, rounded at random."""
         if self.held is not None:
             self.held.update(gradient, key, settings)
@@ -100,9 +102,10 @@ def initial_latents(counters: Integers, seed: int, layer: int) -> Integers:
 
 
 def moved(
-    mode: WeightMode, stored: Integers, gradient: Integers, draws: Integers, step: int
+    mode: WeightMode, stored: Integers, gradient: Numbers, draws: Integers, step: int
 ) -> Integers:
     """Return the state after a step of step/256 levels, kept within its levels."""
     low, high = (0, 255) if mode == "fsb" else (-127, 127)
-    result: Integers = np.clip(stored - np.sign(gradient) * (step + draws >> 8), low, high)
+    sign = np.sign(gradient).astype(np.int64)
+    result: Integers = np.clip(stored - sign * (step + draws >> 8), low, high)
     return result

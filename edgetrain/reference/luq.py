@@ -18,15 +18,21 @@ SMALLEST = np.float32(1e-30)
 """Below this the inverse of the largest magnitude would overflow."""
 
 
-def luq_codes(x: NDArray[np.float32], key: Key) -> tuple[NDArray[np.int64], np.float32]:
-    """Return integers in {0, +-1, +-2, ..., +-64} of x, (examples, channels), and alpha."""
+def luq_codes(
+    x: NDArray[np.float32], key: Key, halved: NDArray[np.int64] | int = 0
+) -> tuple[NDArray[np.int64], np.float32]:
+    """Return integers in {0, +-1, +-2, ..., +-64} of x, (examples, channels), and alpha.
+
+    halved is how often each channel's own scale is half of alpha.
+    """
     largest = np.abs(x).max()
     if not largest > SMALLEST:
         return np.zeros(x.shape, np.int64), np.float32(0)
     rows, columns = x.shape
     counters = np.arange(rows)[:, None] * padded(columns) + np.arange(columns)
     draws = random_bits(key, counters) >> np.uint32(9)
-    magnitude = np.abs(x) * (np.float32(64) / largest)
+    doubled = (1 << np.asarray(halved)).astype(np.float32)
+    magnitude = np.abs(x) * (np.float32(64) / largest * doubled)
     return np.where(x < 0, -1, 1) * _round_at_random(magnitude, draws), largest / np.float32(64)
 
 

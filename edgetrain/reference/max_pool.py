@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetrain.reference.matmul import Numbers
+
 __all__ = ["max_pool", "unpool"]
 
 Integers = NDArray[np.int64]
@@ -29,12 +31,12 @@ def max_pool(y: Integers, window: tuple[int, int]) -> tuple[Integers, Integers]:
 
 
 def unpool(
-    gradient: Integers, places: Integers, window: tuple[int, int], shape: tuple[int, ...]
-) -> Integers:
+    gradient: Numbers, places: Integers, window: tuple[int, int], shape: tuple[int, ...]
+) -> Numbers:
     """Return the gradient of y: all of it where the maximum was, nothing elsewhere."""
     height, width = window
     rows, columns = gradient.shape[1:3]
-    below = np.zeros((len(gradient), *shape), np.int64)
+    below = np.zeros((len(gradient), *shape), gradient.dtype)
     for row in range(height):
         for column in range(width):
             chosen = np.where(places == row * width + column, gradient, 0)

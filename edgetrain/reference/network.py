@@ -7,18 +7,20 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetrain.gradient import GRADIENT, Gradient
 from edgetrain.model import Block, Model
 from edgetrain.ops import Add, Linear, SoftmaxCrossEntropy
 from edgetrain.ops.conv import Conv
 from edgetrain.ops.pool import Pool
 from edgetrain.ops.shortcut import BitShortcut
 from edgetrain.reference.average_pool import spread, spread_windows, sum_pixels, sum_windows
-from edgetrain.reference.batch_norm import ChannelState, Statistics, gradient_codes
+from edgetrain.reference.batch_norm import ChannelState, Statistics, sums_gradient
 from edgetrain.reference.convolution import ConvWeights
 from edgetrain.reference.flatten import flatten, unflatten
+from edgetrain.reference.gradient import Quantised, quantise
 from edgetrain.reference.latents import held
 from edgetrain.reference.linear import LinearWeights
-from edgetrain.reference.luq import luq_codes
+from edgetrain.reference.matmul import Numbers
 from edgetrain.reference.max_pool import max_pool, unpool
 from edgetrain.reference.random import Purpose, derive
 from edgetrain.reference.shortcut import Sent, join, receive, repeat, split
@@ -37,8 +39,8 @@ class Trace:
 
     x holds images, (examples, height, width, channels), and out what leaves the block as images of
     +1 and -1; below and sums are the shapes of one image before flattening and of one before
-    pooling, places where its maxima were. signs, mask and codes have a row for every pixel of every
-    example that pooling leaves. sent is the gradient of what the block's shortcut reads.
+    pooling, places where its maxima were. signs, mask and gradient have a row for every pixel of
+    every example that pooling leaves. sent is the gradient of what the block's shortcut reads.
     """
 
     x: Integers
@@ -49,15 +51,23 @@ class Trace:
     mask: NDArray[np.bool_] | None
     statistics: Statistics
     out: Integers
-    codes: Integers | None = None
+    gradient: Quantised | None = None
     sent: Sent | None = None
+
+    @property
+    def codes(self) -> Numbers:
+        """The codes of the gradient's first draw."""
+        assert self.gradient is not None
+        first: Numbers = self.gradient.codes[0]
+        return first
 
 
 class Layer:
     """A block's weights over images, whatever they are, and what stands around them."""
 
-    def __init__(self, block: Block, mode: str, latent: str, seed: int) -> None:
+    def __init__(self, block: Block, mode: str, latent: str, seed: int, gradient: Gradient) -> None:
         op, self.source = block.weights, block.source
+        self.span = op.gradient_span(block.source, mode, gradient)
         self.weights: LinearWeights | ConvWeights
         if isinstance(op, Linear):
             self.weights = LinearWeights.initial(
@@ -99,7 +109,7 @@ class Layer:
             return sum_pixels(out)
         return out if self.source.pixels == out.shape[1] * out.shape[2] else flatten(out)
 
-    def unread(self, gradient: Integers, shape: tuple[int, ...]) -> Integers:
+    def unread(self, gradient: Numbers, shape: tuple[int, ...]) -> Numbers:
         """Return the gradient of images of a shape that leave the block below."""
         return spread(gradient, shape) if self.reads_averages else unflatten(gradient, shape)
 
@@ -109,37 +119,53 @@ class Layer:
             return self.weights.forward(x)
         return self.weights.forward(x.reshape(len(x), -1))[:, None, None, :]
 
-    def backward(self, codes: Integers, x: Integers) -> tuple[Integers, Integers]:
-        """Return dL/dx as images, and dL/dW, of the gradient of the sums."""
+    def input_gradient(self, demand: Numbers, x: Integers) -> Numbers:
+        """Return dL/dx, of the shape of x, of the gradient of the sums as images."""
         if isinstance(self.weights, ConvWeights):
-            return self.weights.input_gradient(codes), self.weights.weight_gradient(codes, x)
-        rows = codes.reshape(len(codes), -1)
-        below = self.weights.input_gradient(rows).reshape(x.shape)
-        return below, self.weights.weight_gradient(rows, x.reshape(len(x), -1))
+            return self.weights.input_gradient(demand)
+        return self.weights.input_gradient(demand.reshape(len(demand), -1)).reshape(x.shape)
+
+    def weight_gradient(self, demand: Numbers, x: Integers) -> Numbers:
+        """Return dL/dW of the gradient of the sums as images."""
+        if isinstance(self.weights, ConvWeights):
+            return self.weights.weight_gradient(demand, x)
+        rows = demand.reshape(len(demand), -1)
+        return self.weights.weight_gradient(rows, x.reshape(len(x), -1))
 
 
 class ReferenceNetwork:
     """A model's state and one training step over it, all in numpy."""
 
-    def __init__(self, model: Model, mode: str, seed: int, latent: str = "int8") -> None:
+    def __init__(
+        self,
+        model: Model,
+        mode: str,
+        seed: int,
+        latent: str = "int8",
+        gradient: Gradient = GRADIENT,
+    ) -> None:
         self.seed = seed
+        self.gradient = gradient
         self.input_shape = model.input_shape
         self.lowest = model.lowest_trained
-        self.layers = [Layer(block, mode, latent, seed) for block in model.blocks()]
+        self.layers = [
+            Layer(block, mode, latent, seed, block.gradient(gradient)) for block in model.blocks()
+        ]
         self.weights = [layer.weights for layer in self.layers]
         self.channels = [ChannelState(weights.outputs) for weights in self.weights]
         self.traces: list[Trace] = []
 
     def train(
         self, features: NDArray[np.integer], labels: NDArray[np.integer], settings: StepSettings
-    ) -> float:
-        """Take one step on one micro-batch; return the summed loss."""
+    ) -> tuple[float, int]:
+        """Take one step on one micro-batch; return the summed loss and the right answers."""
         logits = self._forward(features, settings.statistics_momentum)
-        loss, gradient = softmax_cross_entropy(logits, labels)
+        loss, units = softmax_cross_entropy(logits, labels)
+        gradient: Numbers = units
         scale = np.float32(1) / (np.float32(len(labels)) * np.float32(GRADIENT_UNITS))
         for index in reversed(range(self.lowest, len(self.weights))):
             gradient, scale = self._backward(index, gradient, scale, settings)
-        return loss
+        return loss, int((logits.argmax(1) == labels).sum())
 
     def evaluate(
         self, features: NDArray[np.integer], labels: NDArray[np.integer]
@@ -183,8 +209,8 @@ class ReferenceNetwork:
         return statistics.normalise(rows, self.channels[-1].shift)
 
     def _backward(
-        self, index: int, gradient: Integers, scale: np.float32, settings: StepSettings
-    ) -> tuple[Integers, np.float32]:
+        self, index: int, gradient: Numbers, scale: np.float32, settings: StepSettings
+    ) -> tuple[Numbers, np.float32]:
         layer, channels, trace = self.layers[index], self.channels[index], self.traces[index]
         for reader, above in zip(self.layers, self.traces, strict=True):
             if reader.branch == index and above.sent is not None:
@@ -200,24 +226,25 @@ class ReferenceNetwork:
             settings.correction1,
             settings.correction2,
         )
-        key = derive(self.seed, settings.step, index, Purpose.GRADIENT_CODES)
-        codes, unit = gradient_codes(rows, trace.signs, trace.statistics.inverse(), scale, key)
-        trace.codes = codes
-        demand = codes.reshape(trace.out.shape)
+        keys = [
+            derive(self.seed, settings.step, draw << 32 | index, Purpose.GRADIENT_CODES)
+            for draw in range(self.gradient.draws)
+        ]
+        demand = sums_gradient(rows, trace.signs, trace.statistics.inverse(), scale)
+        given = quantise(demand, self.gradient.format, layer.span, keys)
+        trace.gradient = given
         if layer.gain:
-            trace.sent = Sent(demand, np.float32(layer.gain) * unit)
-        if trace.places is not None and layer.window is not None:
-            demand = unpool(demand, trace.places, layer.window, trace.sums)
-        elif layer.window is not None:
-            demand = spread_windows(demand, layer.window, trace.sums)
-        below, moves = layer.backward(demand, trace.x)
+            sent = given.below.reshape(trace.out.shape)
+            trace.sent = Sent(sent, np.float32(layer.gain) * given.unit)
+        below = layer.input_gradient(_before_pool(given.below, layer, trace), trace.x)
+        moves = layer.weight_gradient(_before_pool(given.moves, layer, trace), trace.x)
         update_key = derive(self.seed, settings.step, index, Purpose.WEIGHT_UPDATE)
         layer.weights.update(moves, update_key, settings)
-        return layer.unread(below, trace.below), unit
+        return layer.unread(below, trace.below), given.unit
 
     def _send(
-        self, index: int, gradient: Integers, scale: np.float32, settings: StepSettings
-    ) -> Integers:
+        self, index: int, gradient: Numbers, scale: np.float32, settings: StepSettings
+    ) -> Numbers:
         """Keep the branch's share of the gradient of what left a block; return the signs' own."""
         layer, trace = self.layers[index], self.traces[index]
         assert layer.branch is not None
@@ -225,7 +252,17 @@ class ReferenceNetwork:
         a, b = activate(trace.signs).reshape(trace.out.shape), self.traces[layer.branch].out
         own, other = split(layer.joins, gradient, a, b)
         key = derive(self.seed, settings.step, index, Purpose.BRANCH_CODES)
-        value = scale * other.astype(np.int32).astype(np.float32)
-        codes, unit = luq_codes(value.reshape(trace.signs.shape), key)
-        trace.sent = Sent(codes.reshape(b.shape), unit)
+        value = scale * other.astype(np.float32)
+        given = quantise(value.reshape(trace.signs.shape), self.gradient.format, 0, [key])
+        trace.sent = Sent(given.below.reshape(b.shape), given.unit)
         return own
+
+
+def _before_pool(rows: Numbers, layer: Layer, trace: Trace) -> Numbers:
+    """Return the gradient of what pooling left, a row a pixel, as that of the sums before it."""
+    images = rows.reshape(trace.out.shape)
+    if layer.window is None:
+        return images
+    if trace.places is None:
+        return spread_windows(images, layer.window, trace.sums)
+    return unpool(images, trace.places, layer.window, trace.sums)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetrain.reference.matmul import Numbers
+
 __all__ = ["LARGEST_ENTRY", "Sent", "join", "receive", "repeat", "split"]
 
 Integers = NDArray[np.int64]
@@ -21,7 +23,7 @@ class Sent:
     The codes are images, of the shape of the branch or of one that `repeat` makes of it.
     """
 
-    codes: Integers
+    codes: Numbers
     unit: np.float32
 
 
@@ -46,28 +48,30 @@ def join(name: str, a: Integers, b: Integers) -> Integers:
     return a * b if name == "xnor" else np.maximum(a, b)
 
 
-def split(name: str, gradient: Integers, a: Integers, b: Integers) -> tuple[Integers, Integers]:
+def split(name: str, gradient: Numbers, a: Integers, b: Integers) -> tuple[Numbers, Numbers]:
     """Return the gradients of a and of b: of the product, or of (a + b - a b + 1) / 2."""
     if name == "xnor":
         return gradient * b, gradient * a
     return np.where(b < 0, gradient, 0), np.where(a < 0, gradient, 0)
 
 
-def receive(gradient: Integers, scale: np.float32, sent: Sent) -> tuple[Integers, np.float32]:
+def receive(gradient: Numbers, scale: np.float32, sent: Sent) -> tuple[Numbers, np.float32]:
     """Return a gradient in units of scale with what a shortcut sent added, and its scale.
 
-    Every code becomes an integer in units of scale, rounded to the nearest, ties to even. Where
-    scale is 0 nothing else has come, and the sum takes the unit of what was sent.
+    Every code becomes an integer in units of scale, rounded to the nearest, ties to even; floats
+    are added as they are. Where scale is 0 nothing else has come, and the sum takes the unit of
+    what was sent.
     """
     if scale == 0:
         scale = sent.unit
     if scale == 0:
         return gradient, scale
-    ratio = np.float64(sent.unit) / np.float64(scale)
-    added = np.rint(np.clip(sent.codes * ratio, -LARGEST_ENTRY, LARGEST_ENTRY)).astype(np.int64)
+    added = sent.codes * (np.float64(sent.unit) / np.float64(scale))
+    if np.issubdtype(sent.codes.dtype, np.integer):
+        added = np.rint(np.clip(added, -LARGEST_ENTRY, LARGEST_ENTRY)).astype(np.int64)
     examples, height, width, _ = added.shape
     stride = stride_of(gradient.shape[1:], added.shape[1:])
-    total = gradient.copy()
+    total = gradient.astype(np.result_type(gradient, added))
     reached = total[:, ::stride, ::stride][:, :height, :width]
     reached += added.reshape(examples, height, width, -1, total.shape[3]).sum(3)
     return total, scale

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetrain.reference.matmul import Numbers
+
 __all__ = ["activate", "pass_gradient"]
 
 
@@ -13,6 +15,6 @@ def activate(signs: NDArray[np.bool_]) -> NDArray[np.int64]:
     return np.where(signs, 1, -1).astype(np.int64)
 
 
-def pass_gradient(gradient: NDArray[np.int64], mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+def pass_gradient(gradient: Numbers, mask: NDArray[np.bool_]) -> Numbers:
     """Return the gradient where |x| <= 1, and 0 elsewhere: the straight-through estimator."""
     return np.where(mask, gradient, 0)

@@ -97,6 +97,8 @@ PLANS: dict[str, Plan] = {
     "residual_bnn": plan(residual_model(), 4, "bnn"),
     "signal_bnn": plan(signal_model(), 5, "bnn"),
     "separable_bnn": plan(separable_model(), 5, "bnn"),
+    "signal_channel": plan(signal_model(), 5, "bnn", gradient="luq4_channel", draws=2),
+    "image_channel": plan(image_model("int8"), 6, "fsb", gradient="luq4_channel"),
 }
 
 

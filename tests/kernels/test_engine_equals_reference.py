@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgetrain import _native
+from edgetrain.gradient import GRADIENT, Gradient
 from edgetrain.model import Model
 from edgetrain.models import mlp
 from edgetrain.planner import plan
@@ -64,13 +65,22 @@ def assert_same_state(trainer: Trainer, network: ReferenceNetwork) -> None:
 
 
 def run_both(
-    model: Model, mode: str, x: Any, y: Any, *, batch: int, epochs: int = 1, threads: int = 1
+    model: Model,
+    mode: Any,
+    x: Any,
+    y: Any,
+    *,
+    batch: int,
+    epochs: int = 1,
+    threads: int = 1,
+    gradient: Gradient = GRADIENT,
 ) -> tuple[Trainer, ReferenceNetwork]:
     """Train the engine and the oracle alike."""
-    chosen = plan(model, batch, mode, threads=threads, reuse=False)  # type: ignore[arg-type]
+    form, draws = gradient.format.name, gradient.draws
+    chosen = plan(model, batch, mode, gradient=form, draws=draws, threads=threads, reuse=False)
     trainer = Trainer(chosen, seed=5, stream=9)
     trainer.fit(x, y, epochs=epochs)
-    network = ReferenceNetwork(model, mode, seed=5)
+    network = ReferenceNetwork(model, mode, seed=5, gradient=gradient)
     step = 0
     for epoch in range(epochs):
         order = shuffled(len(x), 5, 9 << 32 | epoch)
@@ -186,8 +196,10 @@ def test_a_single_step_through_the_native_interface_is_the_oracles() -> None:
     network = ReferenceNetwork(model, "bnn", seed=1)
     x, y = data(8, 20, 3)
     step = step_settings(chosen, 0.1, 77, 1)
-    loss, _ = engine.train(x, False, y, np.arange(8, dtype=np.uint32), *astuple(step))
-    assert loss == pytest.approx(network.train(x, y, step), rel=1e-12)
+    loss, correct = engine.train(x, False, y, np.arange(8, dtype=np.uint32), *astuple(step))
+    expected, right = network.train(x, y, step)
+    assert loss == pytest.approx(expected, rel=1e-12)
+    assert correct == right
     for name, (dtype, _) in state_schema(model, "bnn").items():
         stored = engine.read(chosen.offset(name), chosen.bytes_of(name))
         value = reference_state(network)[name]

@@ -86,6 +86,8 @@ PLANS: dict[str, Plan] = {
     "separable": plan(SEPARABLE, 4, "bnn", threads=2),
     "separable_frozen": plan(Model(SEPARABLE.input_shape, FROZEN_DEPTHWISE), 4, "bnn"),
     "har_cnn": plan(har_cnn(window=16), 3, "fsb"),
+    "channel_bnn": plan(JOINED, 4, "bnn", gradient="luq4_channel", draws=2),
+    "channel_fsb": plan(mlp(70, 5, (64, 33)), 9, "fsb", gradient="luq4_channel"),
 }
 
 

@@ -50,7 +50,7 @@ def test_a_hostile_plan_is_refused_or_stays_inside_its_arena(
     except ValueError:
         return
     features = bytes(range(256)) * 300
-    settings_of_step = (0, 1000, 1000, 0.1, 1e-3, 0.1, 0.001)
+    settings_of_step = (0, 1000, 1000, 0.1, 1e-3, 0.1, 0.001, 500, 40)
     count = min(words[1], 4)
     indices = np.arange(count, dtype=np.uint32)
     engine.train(features, False, bytes(count), indices, *settings_of_step)
@@ -60,10 +60,10 @@ def test_a_hostile_plan_is_refused_or_stays_inside_its_arena(
 def test_an_offset_that_is_not_needed_is_not_taken() -> None:
     """Layers whose weights are one bit never expand their input, whatever the plan says."""
     words = list(struct.unpack(f"<{WORDS}q", PROGRAM))
-    header, linear, rest = 7, 19, 13 + 5
+    header, linear, rest = 9, 23, 14 + 5
     second = header + linear + rest
-    assert words[second : second + 3] == [1, 17, 1], "the record of the second linear layer"
-    expanded = second + 2 + 8
+    assert words[second : second + 3] == [1, 21, 1], "the record of the second linear layer"
+    expanded = second + 2 + 11
     assert words[expanded] == -1
     words[expanded] = 2**40
     with pytest.raises(ValueError, match="expanded that need not be"):

@@ -130,7 +130,8 @@ class TestWithoutRival:
     def test_json_has_the_public_keys(self) -> None:
         report = compare(Comparison(REQUEST, "none", pairs=1), ask=asker({}))
         found = json.loads(report.to_json())
-        keys = {"network", "batch", "threads", "mode", "isa", "pairs", "ours", "torch", "ratio"}
+        keys = {"network", "batch", "threads", "mode", "gradient", "isa", "pairs", "ours"}
+        keys |= {"torch", "ratio"}
         assert set(found) == keys
         assert set(found["ours"]) == {"step_ms", "peak_growth_bytes", "planned_bytes"}
 

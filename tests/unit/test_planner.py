@@ -86,6 +86,9 @@ def test_explain_names_every_tensor_and_the_arena() -> None:
         ({"batch": 0}, "batch 0 is out of range"),
         ({"batch": LARGEST_BATCH + 1}, "out of range"),
         ({"threads": 0}, "0 threads"),
+        ({"gradient": "luq"}, "unknown gradient 'luq': choose one of luq4, luq4_channel"),
+        ({"draws": 5}, "5 draws: choose 1 to 4"),
+        ({"gradient": "f32", "draws": 2}, "2 draws of 'f32' would all be the same"),
         ({"batch": 8, "micro_batch": 9}, "micro-batch 9 is out of range: choose 1 to 8"),
     ],
 )
@@ -122,9 +125,11 @@ def image_model(training: Any = "bnn") -> et.Model:
     return et.Model((9, 7, 2), layers)
 
 
+@pytest.mark.parametrize("draws", [1, 2])
+@pytest.mark.parametrize("gradient", ["luq4", "luq4_channel"])
 @pytest.mark.parametrize("mode", ["bnn", "fsb"])
-def test_every_byte_of_a_convolution_is_planned(mode: Any) -> None:
-    chosen = et.plan(image_model(), 5, mode, threads=2, reuse=False)
+def test_every_byte_of_a_convolution_is_planned(mode: Any, gradient: str, draws: int) -> None:
+    chosen = et.plan(image_model(), 5, mode, gradient=gradient, draws=draws, threads=2, reuse=False)
     engine = _native.Engine(chosen.program(), 0, "")
     x = np.random.default_rng(0).integers(0, 256, (5, 126)).astype(np.uint8)
     y, rows = np.arange(5, dtype=np.uint8) % 3, np.arange(5, dtype=np.uint32)
@@ -145,6 +150,39 @@ def test_tensors_of_a_convolution_are_as_large_as_its_images() -> None:
     assert chosen.bytes_of("layer1.argument") == 2 * 4 * 12 * 64 // 8
     assert chosen.bytes_of("layer1.codes") == 4 * 12 * 64 // 2
     assert chosen.bytes_of("layer2.latent") == 3 * 12 * 64
+
+
+def test_a_draw_costs_its_codes_and_a_scale_a_channel_a_byte() -> None:
+    def sizes(**choice: Any) -> dict[str, int]:
+        placements = et.plan(image_model(), 4, **choice).placements
+        return {placement.tensor.name: placement.tensor.bytes for placement in placements}
+
+    plain, channel, drawn = sizes(), sizes(gradient="luq4_channel"), sizes(draws=3)
+    # Scales of channels give up the lookup that stands in for a product.
+    shifts = {f"layer{index}.channel_shifts": size for index, size in enumerate((32, 64, 32))}
+    kept = {name: size for name, size in plain.items() if "sign_index" not in name}
+    assert channel == kept | shifts
+    # Of a convolution in 4 bits; of a dense layer also as the bytes of its product.
+    more = {name for name in plain if drawn[name] > plain[name]}
+    assert more == {*(f"layer{index}.codes" for index in range(3)), "layer2.code_columns"}
+    assert all(drawn[name] == 3 * plain[name] for name in more)
+
+
+def test_more_draws_take_fewer_pixels_and_more_products() -> None:
+    layers = (Conv2d(32, 1, training="int8"), MaxPool(), BatchNorm(), Sign(), Flatten())
+    model = et.Model((64, 64, 1), (*layers, Linear(2, "int8"), BatchNorm(), SoftmaxCrossEntropy()))
+    with pytest.raises(ModelError, match="too many pixels: choose 1 to 31"):
+        et.plan(model, 64, micro_batch=32, draws=2)
+    one, two = et.plan(model, 8).arithmetic, et.plan(model, 8, draws=2).arithmetic
+    products = 8 * (64 * 64 * 32 + 32 * 32 * 32 * 2)
+    assert two.backward - one.backward == products
+    assert two.forward == one.forward
+
+
+def test_a_program_of_a_format_for_study_names_the_engine_that_runs_it() -> None:
+    chosen = et.plan(et.models.mlp(), 10, gradient="radix4_tpr")
+    with pytest.raises(ModelError, match=r"does not run gradient 'radix4_tpr'.*--engine reference"):
+        chosen.program()
 
 
 def test_fixed_signs_over_data_are_refused() -> None:

@@ -27,25 +27,29 @@ struct ConvBackward {
     const ConvShape& shape = weights.shape;
     const std::size_t depth = padded(shape.outputs);
     const std::size_t quads = padded(shape.pixels(), 4) / 4;
+    const std::size_t draws = step != nullptr ? gradient.draws : 1;
     const std::size_t chunk = chunk_examples(examples, shape.pixels());
     if (input_gradient != nullptr) {
       std::memset(scratch.code_image, code_zero, shape.code_height() * shape.code_width() * depth);
     }
     for (std::size_t begin = 0; begin < examples; begin += chunk) {
       const std::size_t count = std::min(chunk, examples - begin);
-      for (std::size_t i = 0; i < count; ++i) {
-        Codes::decode(shape, gradient, begin + i, depth, scratch.code_rows);
+      for (std::size_t draw = 0; draw < draws; ++draw) {
+        const ConvGradient drawn = gradient.of_draw(draw);
+        for (std::size_t i = 0; i < count; ++i) {
+          Codes::decode(shape, drawn, begin + i, depth, scratch.code_rows);
+          if (step != nullptr) {
+            interleave_rows(shape, scratch.code_rows, scratch.columns + i * quads * 4 * depth);
+          }
+          if (input_gradient != nullptr && draw == 0) {
+            place(shape, scratch.code_rows, scratch.code_image);
+            multiply_input(weights, gradient.shifts, first, begin + i == 0, scratch,
+                           input_gradient + (begin + i) * shape.height * shape.width * lanes);
+          }
+        }
         if (step != nullptr) {
-          interleave_rows(shape, scratch.code_rows, scratch.columns + i * quads * 4 * depth);
+          multiply_weights(shape, input, {begin, count}, first, begin + draw > 0, scratch);
         }
-        if (input_gradient != nullptr) {
-          place(shape, scratch.code_rows, scratch.code_image);
-          multiply_input(weights, first, begin + i == 0, scratch,
-                         input_gradient + (begin + i) * shape.height * shape.width * lanes);
-        }
-      }
-      if (step != nullptr) {
-        multiply_weights(shape, input, {begin, count}, first, scratch);
       }
     }
     if (step != nullptr) {
@@ -88,17 +92,20 @@ struct ConvBackward {
     }
   }
 
-  static void multiply_input(const ConvWeights& weights, std::size_t first, bool first_time,
-                             const ConvBackwardScratch& scratch, std::int32_t* target) {
+  static void multiply_input(const ConvWeights& weights, const std::uint8_t* shifts,
+                             std::size_t first, bool first_time, const ConvBackwardScratch& scratch,
+                             std::int32_t* target) {
     const ConvShape& shape = weights.shape;
     const std::size_t depth = padded(shape.outputs);
-    const std::size_t planes = planes_of(weights.mode);
+    const bool shifted = shifts != nullptr;
+    const std::size_t planes = shifted ? shifted_planes(weights.mode) : planes_of(weights.mode);
     constexpr std::int32_t zeros[lanes] = {};
     for (std::size_t plane = 0; plane < planes; ++plane) {
-      const std::int32_t factor = plane_factor(weights.mode, plane);
+      const std::int32_t factor =
+          shifted ? shifted_factor(weights.mode, plane) : plane_factor(weights.mode, plane);
       std::int32_t* initial = scratch.initial + plane * lanes;
       if (first_time || planes > 1) {
-        Panels::pack_channels(weights, first, plane, scratch.weight_panel);
+        Panels::pack_channels(weights, first, plane, shifts, scratch.weight_panel);
         Panel<Isa>::sum_lanes(scratch.weight_panel, shape.taps() * depth / 4, -code_zero * factor,
                               false, initial);
       }
@@ -114,9 +121,10 @@ struct ConvBackward {
     }
   }
 
-  // gradient[taps][outputs][32] += codes^T x, over the examples of one chunk.
+  // gradient[taps][outputs][32] = codes^T x (+ gradient), over the examples of one chunk.
   static void multiply_weights(const ConvShape& shape, const Input& input, Range examples,
-                               std::size_t first, const ConvBackwardScratch& scratch) {
+                               std::size_t first, bool accumulate,
+                               const ConvBackwardScratch& scratch) {
     const std::size_t depth = padded(shape.outputs);
     const std::size_t quads = padded(shape.pixels(), 4) / 4;
     std::int32_t initial[lanes];
@@ -128,7 +136,7 @@ struct ConvBackward {
       const std::size_t all = examples.count * quads;
       Panel<Isa>::sum_lanes(scratch.input_panel, all, -code_zero, false, initial);
       Isa::dot({scratch.columns, 4, 4 * depth}, shape.outputs, scratch.input_panel, all, initial, 1,
-               examples.begin > 0, scratch.gradient + tap * depth * lanes, lanes);
+               accumulate, scratch.gradient + tap * depth * lanes, lanes);
     }
   }
 

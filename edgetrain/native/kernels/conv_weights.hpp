@@ -30,8 +30,9 @@ struct ConvPanels {
   }
 
   // values[32] = the weights of one output and tap for the channels from `first`.
-  static void expand(const ConvWeights& weights, std::size_t output, std::size_t tap,
-                     std::size_t first, std::size_t plane, std::int8_t* values) {
+  [[gnu::noinline]] static void expand(const ConvWeights& weights, std::size_t output,
+                                       std::size_t tap, std::size_t first, std::size_t plane,
+                                       std::int8_t* values) {
     const ConvShape& shape = weights.shape;
     const std::size_t valid = std::min(lanes, shape.channels - first);
     std::memset(values, 0, lanes);
@@ -62,6 +63,19 @@ struct ConvPanels {
     }
   }
 
+  // The same times 2^shift. Compiled for size: few plans ask for it.
+  [[gnu::noinline, gnu::cold]] static void expand_shifted(const ConvWeights& weights,
+                                                          std::size_t output, std::size_t tap,
+                                                          std::size_t first, std::size_t plane,
+                                                          std::uint32_t shift,
+                                                          std::int8_t* values) {
+    std::int8_t planes[2][lanes];
+    for (std::size_t part = 0; part < planes_of(weights.mode); ++part) {
+      expand(weights, output, tap, first, part, planes[part]);
+    }
+    shift_weights(weights.mode, plane, shift, planes, values);
+  }
+
   // panel[taps][channels / 4][32 outputs][4 channels] of the outputs from `first`.
   static void pack_outputs(const ConvWeights& weights, std::size_t first, std::size_t plane,
                            std::int8_t* panel) {
@@ -79,13 +93,14 @@ struct ConvPanels {
     }
   }
 
-  // panel[taps, last first][outputs / 4][32 channels][4 outputs] of the channels from `first`.
+  // panel[taps, last first][outputs / 4][32 channels][4 outputs] of the channels from `first`; an
+  // output's weights are times 2^shifts[output] where there are shifts.
   static void pack_channels(const ConvWeights& weights, std::size_t first, std::size_t plane,
-                            std::int8_t* panel) {
+                            const std::uint8_t* shifts, std::int8_t* panel) {
     const ConvShape& shape = weights.shape;
     const std::size_t stride = shape.taps() * shape.channels;
     const bool binary = weights.mode == WeightMode::bnn && weights.latent != nullptr;
-    const bool direct = binary && first + lanes <= shape.channels;
+    const bool direct = binary && first + lanes <= shape.channels && shifts == nullptr;
     for (std::size_t tap = shape.taps(); tap-- > 0;) {
       for (std::size_t output = 0; output < padded(shape.outputs); output += 4) {
         if (direct && output + 4 <= shape.outputs) {
@@ -95,7 +110,12 @@ struct ConvPanels {
         } else {
           std::int8_t values[4][lanes] = {};
           for (std::size_t row = 0; row < 4 && output + row < shape.outputs; ++row) {
-            expand(weights, output + row, tap, first, plane, values[row]);
+            if (shifts == nullptr) {
+              expand(weights, output + row, tap, first, plane, values[row]);
+            } else {
+              expand_shifted(weights, output + row, tap, first, plane, shifts[output + row],
+                             values[row]);
+            }
           }
           Isa::template interleave<ByteForm::plain>(values, lanes, panel);
         }

@@ -49,10 +49,15 @@ struct Depthwise {
     std::memset(scratch.codes, 0, shape.code_height() * shape.code_width() * lanes);
     std::fill_n(scratch.gradient, taps * lanes, 0);
     for (std::size_t example = 0; example < examples; ++example) {
-      place_codes(shape, gradient, example, first, scratch.codes);
       if (step != nullptr) {
         expand_image(shape, input, example, first, scratch.image);
-        multiply_weights(shape, scratch);
+      }
+      // The first draw last: its codes are those that stay.
+      for (std::size_t draw = step != nullptr ? gradient.draws : 1; draw-- > 0;) {
+        place_codes(shape, gradient.of_draw(draw), example, first, scratch.codes);
+        if (step != nullptr) {
+          multiply_weights(shape, scratch);
+        }
       }
       if (input_gradient != nullptr) {
         const Image codes = {scratch.codes, shape.code_width(), 1};

@@ -55,9 +55,12 @@ struct LinearKernels {
                        const GradientTarget& input_gradient, const UpdateStep& step) {
     const std::size_t depth = padded(weights.outputs);
     if (input_gradient.rows != nullptr) {
-      for (std::size_t plane = 0; plane < planes_of(weights.mode); ++plane) {
-        const std::int32_t factor = plane_factor(weights.mode, plane);
-        Panels::pack_inputs(weights, first, plane, scratch.weight_panel);
+      const bool shifted = codes.shifts != nullptr;
+      const std::size_t planes = shifted ? shifted_planes(weights.mode) : planes_of(weights.mode);
+      for (std::size_t plane = 0; plane < planes; ++plane) {
+        const std::int32_t factor =
+            shifted ? shifted_factor(weights.mode, plane) : plane_factor(weights.mode, plane);
+        Panels::pack_inputs(weights, first, plane, codes.shifts, scratch.weight_panel);
         Panel<Isa>::sum_lanes(scratch.weight_panel, depth / 4, -code_zero * factor, false,
                               scratch.initial);
         Isa::dot({codes.rows, depth, 4}, count, scratch.weight_panel, depth / 4, scratch.initial,
@@ -70,11 +73,13 @@ struct LinearKernels {
     pack_examples(weights.inputs, input, count, first, scratch.input_panel);
     Panel<Isa>::sum_lanes(scratch.input_panel, padded(count, 4) / 4, -code_zero, false,
                           scratch.initial);
-    const ByteRows columns = {codes.columns, 4, 4 * depth};
     for (std::size_t output = 0; output < weights.outputs; output += gradient_rows) {
       const std::size_t rows = std::min(gradient_rows, weights.outputs - output);
-      Isa::dot(columns.from(output), rows, scratch.input_panel, padded(count, 4) / 4,
-               scratch.initial, 1, false, scratch.gradient, lanes);
+      for (std::size_t draw = 0; draw < codes.draws; ++draw) {
+        const ByteRows columns = {codes.columns + draw * codes.draw_bytes, 4, 4 * depth};
+        Isa::dot(columns.from(output), rows, scratch.input_panel, padded(count, 4) / 4,
+                 scratch.initial, 1, draw > 0, scratch.gradient, lanes);
+      }
       update(weights, output, rows, first, scratch.gradient, step);
     }
   }

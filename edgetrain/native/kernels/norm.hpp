@@ -89,7 +89,7 @@ struct NormKernels {
     }
   }
 
-  static float gradient_maximum(const GradientTile& tile, const GradientLine& line) {
+  static void gradient_maxima(const GradientTile& tile, const GradientLine& line) {
     // Floats without their sign are in the order of their bits.
     std::uint32_t largest[lanes] = {};
     for (std::size_t row = 0; row < tile.count; ++row) {
@@ -101,15 +101,11 @@ struct NormKernels {
         largest[lane] = std::max(largest[lane], bits[lane] & 0x7FFFFFFFU);
       }
     }
-    const std::uint32_t most = *std::max_element(largest, largest + lanes);
-    float result;
-    std::memcpy(&result, &most, sizeof result);
-    return result;
+    std::memcpy(line.range, largest, sizeof largest);
   }
 
-  static void gradient_codes(const GradientTile& tile, const GradientLine& line, float inverse,
-                             Key key, std::size_t first, std::size_t channels,
-                             std::uint8_t* codes) {
+  static void gradient_codes(const GradientTile& tile, const GradientLine& line, Key key,
+                             std::size_t first, std::size_t channels, std::uint8_t* codes) {
     for (std::size_t row = 0; row < tile.count; ++row) {
       float values[lanes];
       evaluate(tile, line, row, values);
@@ -119,7 +115,7 @@ struct NormKernels {
         draws[lane] = random_bits(key, counter + lane) >> 9;
       }
       std::uint32_t code[lanes];
-      encode(values, inverse, draws, code);
+      encode(values, line.range, draws, code);
       std::uint64_t pairs[lanes / 2];
       std::memcpy(pairs, code, sizeof pairs);
       std::uint8_t* out = codes + counter / 2;
@@ -169,7 +165,7 @@ struct NormKernels {
   // LUQ (Chmiel et al. 2023): sign and exponent, rounded at random between powers of two, so that
   // the expectation is the value. 23 random bits added to the mantissa carry into the exponent
   // with just the right probability. Written as plain loops over lanes, which vectorise.
-  static void encode(const float* values, float inverse, const std::uint32_t* draws,
+  static void encode(const float* values, const float* range, const std::uint32_t* draws,
                      std::uint32_t* code) {
     constexpr std::uint32_t one = 0x3F800000U;
     std::uint32_t bits[lanes];
@@ -181,7 +177,7 @@ struct NormKernels {
     float magnitude[lanes];
     std::memcpy(magnitude, absolute, sizeof magnitude);
     for (std::size_t lane = 0; lane < lanes; ++lane) {
-      magnitude[lane] *= inverse;
+      magnitude[lane] *= range[lane];
     }
     std::uint32_t scaled[lanes];
     std::memcpy(scaled, magnitude, sizeof scaled);

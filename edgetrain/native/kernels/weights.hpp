@@ -23,8 +23,8 @@ static inline void copy(const std::int8_t* from, std::size_t count, std::int8_t*
 template <class Isa>
 struct WeightPanels {
   // values[32] = the weights of one output for the inputs from `first`, zero past the last.
-  static void expand(const Weights& weights, std::size_t output, std::size_t first,
-                     std::size_t plane, std::int8_t* values) {
+  [[gnu::noinline]] static void expand(const Weights& weights, std::size_t output,
+                                       std::size_t first, std::size_t plane, std::int8_t* values) {
     const std::size_t valid = std::min(lanes, weights.inputs - first);
     if (weights.mode == WeightMode::fsb) {
       expand_scaled(weights, output, first, plane, values);
@@ -48,6 +48,18 @@ struct WeightPanels {
     for (std::size_t lane = valid; lane < lanes; ++lane) {
       values[lane] = 0;
     }
+  }
+
+  // The same times 2^shift. Compiled for size: few plans ask for it.
+  [[gnu::noinline, gnu::cold]] static void expand_shifted(const Weights& weights,
+                                                          std::size_t output, std::size_t first,
+                                                          std::size_t plane, std::uint32_t shift,
+                                                          std::int8_t* values) {
+    std::int8_t planes[2][lanes];
+    for (std::size_t part = 0; part < planes_of(weights.mode); ++part) {
+      expand(weights, output, first, part, planes[part]);
+    }
+    shift_weights(weights.mode, plane, shift, planes, values);
   }
 
   // panel[words][32] = packed signs of the outputs from `first`; zero bits past the last input.
@@ -101,10 +113,12 @@ struct WeightPanels {
     }
   }
 
-  // panel[outputs / 4][32 inputs][4 outputs] of the inputs from `first`.
+  // panel[outputs / 4][32 inputs][4 outputs] of the inputs from `first`; an output's weights are
+  // times 2^shifts[output] where there are shifts.
   static void pack_inputs(const Weights& weights, std::size_t first, std::size_t plane,
-                          std::int8_t* panel) {
-    const bool whole = first + lanes <= weights.inputs && weights.latent != nullptr;
+                          const std::uint8_t* shifts, std::int8_t* panel) {
+    const bool whole =
+        first + lanes <= weights.inputs && weights.latent != nullptr && shifts == nullptr;
     for (std::size_t output = 0; output < padded(weights.outputs); output += 4) {
       std::int8_t* out = panel + output * lanes;
       if (whole && output + 4 <= weights.outputs) {
@@ -118,7 +132,11 @@ struct WeightPanels {
       }
       std::int8_t values[4][lanes] = {};
       for (std::size_t row = 0; row < 4 && output + row < weights.outputs; ++row) {
-        expand(weights, output + row, first, plane, values[row]);
+        if (shifts == nullptr) {
+          expand(weights, output + row, first, plane, values[row]);
+        } else {
+          expand_shifted(weights, output + row, first, plane, shifts[output + row], values[row]);
+        }
       }
       Isa::template interleave<ByteForm::plain>(values, lanes, out);
     }

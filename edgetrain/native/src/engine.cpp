@@ -23,13 +23,6 @@ void spread_rows(const GradientTarget& below, std::size_t count, std::size_t pix
 
 }  // namespace
 
-CodeUnit unit_of(const float* maxima, std::size_t tiles) {
-  // Below this the inverse would overflow; no gradient of a network that learns is so small.
-  constexpr float smallest = 1e-30F;
-  const float maximum = *std::max_element(maxima, maxima + tiles);
-  return maximum > smallest ? CodeUnit{maximum / 64.0F, 64.0F / maximum} : CodeUnit{0.0F, 0.0F};
-}
-
 Engine::Engine(const Program& program, std::uint64_t seed, const std::string& isa)
     : program_(program),
       seed_(seed),
@@ -263,38 +256,68 @@ float Engine::backward_norm(const Block& block, std::size_t count, float scale,
     send_gradient(block, rows, scale, settings);
   }
   const std::size_t tiles = tiles_of(block.norm.channels);
-  const std::size_t width = padded(block.norm.channels);
-  auto* maxima = arena_.at<float>(block.norm.channel_sums + 28 * width);
   pool_.run(tiles, [&](std::size_t tile, std::size_t) {
-    maxima[tile] = sum_tile(block, rows, tile * lanes, scale, settings);
+    sum_tile(block, rows, tile * lanes, scale, settings);
   });
-  const CodeUnit unit = unit_of(maxima, tiles);
-  const Key key = derive(seed_, settings.step, block.layer(), Purpose::gradient_codes);
+  const float unit = set_scales(block, block.span());
   auto* codes =
       arena_.at<std::uint8_t>(block.convolutional ? block.conv.codes : block.linear.codes);
   pool_.run(tiles, [&](std::size_t tile, std::size_t) {
     const std::size_t first = tile * lanes;
-    kernels_.gradient_codes(gradient_tile(block, rows, first), gradient_line(block, first),
-                            unit.inverse, key, first, width, codes);
+    for (std::size_t draw = 0; draw < program_.draws; ++draw) {
+      const Key key =
+          derive(seed_, settings.step, draw << 32 | block.layer(), Purpose::gradient_codes);
+      kernels_.gradient_codes(gradient_tile(block, rows, first), gradient_line(block, first), key,
+                              first, padded(block.norm.channels), codes + draw * draw_bytes(block));
+    }
   });
   if (block.shortcut.join == Join::add) {
-    sent_[block.layer()] = static_cast<float>(block.shortcut.gain) * unit.value;
+    sent_[block.layer()] = static_cast<float>(block.shortcut.gain) * unit;
   }
-  return unit.value;
+  return unit;
+}
+
+// Sets what makes codes of every channel's magnitudes, and the power of two that its codes lack;
+// returns the value of their common unit. A scale is the tensor's, halved as often as the span and
+// the channel's own largest magnitude allow.
+float Engine::set_scales(const Block& block, std::int32_t span) {
+  const std::size_t width = padded(block.norm.channels);
+  float* range = gradient_line(block, 0).range;
+  const float maximum = *std::max_element(range, range + width);
+  // Below this the inverse would overflow; no gradient of a network that learns is so small.
+  constexpr float smallest = 1e-30F;
+  const float inverse = maximum > smallest ? 64.0F / maximum : 0.0F;
+  for (std::size_t channel = 0; channel < width; ++channel) {
+    std::int32_t halved = 0;
+    for (float doubled = 2.0F * range[channel]; halved < span && doubled <= maximum;
+         doubled *= 2.0F) {
+      ++halved;
+    }
+    range[channel] = inverse * static_cast<float>(1 << halved);
+    if (span > 0) {
+      channel_shifts(block)[channel] = static_cast<std::uint8_t>(span - halved);
+    }
+  }
+  return maximum > smallest ? maximum / static_cast<float>(64 << span) : 0.0F;
 }
 
 void Engine::decode_codes(const Block& block, std::size_t count) {
   const LinearRecord& linear = block.linear;
   const std::size_t width = padded(linear.outputs);
+  const std::size_t columns = width * padded(program_.examples, 4);
   pool_.run(tiles_of(linear.outputs), [&](std::size_t tile, std::size_t) {
-    kernels_.decode_codes(arena_.at<std::uint8_t>(linear.codes), count, tile * lanes, width,
-                          arena_.at<std::uint8_t>(linear.code_rows),
-                          arena_.optional<std::uint8_t>(linear.code_columns));
+    // The first draw last: its rows are those that stay.
+    for (std::size_t draw = program_.draws; draw-- > 0;) {
+      auto* column = arena_.optional<std::uint8_t>(linear.code_columns);
+      kernels_.decode_codes(arena_.at<std::uint8_t>(linear.codes + draw * draw_bytes(block)), count,
+                            tile * lanes, width, arena_.at<std::uint8_t>(linear.code_rows),
+                            column == nullptr ? nullptr : column + draw * columns);
+    }
   });
 }
 
-float Engine::sum_tile(const Block& block, std::size_t count, std::size_t first, float scale,
-                       const StepSettings& settings) {
+void Engine::sum_tile(const Block& block, std::size_t count, std::size_t first, float scale,
+                      const StepSettings& settings) {
   const BatchNormRecord& norm = block.norm;
   const GradientTile tile = gradient_tile(block, count, first);
   const GradientLine line = gradient_line(block, first);
@@ -316,15 +339,16 @@ float Engine::sum_tile(const Block& block, std::size_t count, std::size_t first,
     line.upper[lane] = channel.upper;
     line.lower[lane] = channel.lower;
   }
-  return kernels_.gradient_maximum(tile, line);
+  kernels_.gradient_maxima(tile, line);
 }
 
 void Engine::backward_linear(const Block& block, std::size_t count, const StepSettings& settings) {
   const LinearRecord& linear = block.linear;
   const Weights weights = weights_of(linear);
   const Input input = input_of(linear);
-  const Codes codes = {arena_.at<std::uint8_t>(linear.code_rows),
-                       arena_.optional<std::uint8_t>(linear.code_columns)};
+  const Codes codes = {
+      arena_.at<std::uint8_t>(linear.code_rows), arena_.optional<std::uint8_t>(linear.code_columns),
+      program_.draws, padded(linear.outputs) * padded(program_.examples, 4), channel_shifts(block)};
   // Above a flatten, a tile of inputs is a tile of channels of one pixel: its rows lie apart. Above
   // an average it is one of all pixels: the gradient of the first is copied to the others.
   const bool passes = linear.input_gradient != absent;
@@ -402,19 +426,24 @@ std::size_t Engine::largest_gradient(const Block& block) const {
   if (block.last) {
     return static_cast<std::size_t>(gradient_units);
   }
-  const Block& above = program_.blocks[block.layer() + 1];
-  const WeightMode mode = above.convolutional ? above.conv.mode : above.linear.mode;
-  const std::size_t weight = mode == WeightMode::bnn ? 1 : mode == WeightMode::int8 ? 128 : 255;
-  const std::size_t taps = above.convolutional ? above.conv.shape.taps() : 1;
-  const std::size_t outputs = above.norm.channels / (above.convolutional ? above.conv.groups : 1);
-  return static_cast<std::size_t>(code_zero) * weight * taps * outputs +
+  return largest_input_gradient(program_.blocks[block.layer() + 1]) +
          block.copies * static_cast<std::size_t>(largest_entry);
 }
 
 GradientLine Engine::gradient_line(const Block& block, std::size_t first) const {
   const std::size_t width = padded(block.norm.channels);
   auto* lines = arena_.at<float>(block.norm.channel_sums + 16 * width) + first;
-  return {lines, lines + width, lines + 2 * width};
+  return {lines, lines + width, lines + 2 * width, lines + 3 * width};
+}
+
+// Null where a tensor has one scale.
+std::uint8_t* Engine::channel_shifts(const Block& block) const {
+  return block.span() > 0 ? arena_.at<std::uint8_t>(block.norm.channel_shifts) : nullptr;
+}
+
+// The 4-bit codes of one draw.
+std::size_t Engine::draw_bytes(const Block& block) const {
+  return program_.examples * block.pixels() * padded(block.norm.channels) / 2;
 }
 
 }  // namespace edgetrain

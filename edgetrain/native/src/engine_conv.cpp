@@ -64,11 +64,11 @@ void Engine::forward_conv(const Block& block, std::size_t count, const double* m
 
 void Engine::backward_conv(const Block& block, std::size_t count, const StepSettings& settings) {
   const ConvRecord& conv = block.conv;
-  const ConvGradient gradient = {arena_.at<std::uint8_t>(conv.codes), pool_of(block)};
+  const ConvGradient gradient = conv_gradient(block);
   const UpdateStep update = update_step(conv.layer, settings);
   const bool look_up = kernels_.lookup_input != nullptr;
   const bool input = look_up && can_look_up_input(conv);
-  const bool weights = look_up && can_look_up_weights(conv, program_.examples);
+  const bool weights = look_up && can_look_up_weights(conv, program_.examples, program_.draws);
   // The weights must not move before the gradient of the input has read them.
   if (input) {
     const Timer timer(profile_, conv.layer, Phase::input_gradient);
@@ -139,6 +139,11 @@ void Engine::look_up_weights(const ConvRecord& conv, const ConvGradient& gradien
                                          reinterpret_cast<std::int32_t*>(base + layout.gradient)};
     kernels_.lookup_weights(weights, input, gradient, count, tile * lanes, scratch, update);
   });
+}
+
+ConvGradient Engine::conv_gradient(const Block& block) const {
+  return {arena_.at<std::uint8_t>(block.conv.codes), pool_of(block), program_.draws,
+          draw_bytes(block), channel_shifts(block)};
 }
 
 std::uint8_t* Engine::backward_scratch(const ConvRecord& conv, std::size_t thread) const {

@@ -59,7 +59,7 @@ void Engine::backward_depthwise(const Block& block, std::size_t count,
   const ConvWeights weights = weights_of(conv);
   const DepthwiseBackwardLayout layout = depthwise_backward_layout(shape);
   const Input input = input_of(conv);
-  const ConvGradient gradient = {arena_.at<std::uint8_t>(conv.codes), pool_of(block)};
+  const ConvGradient gradient = conv_gradient(block);
   const UpdateStep update = update_step(conv.layer, settings);
   const bool passes = conv.input_gradient != absent;
   pool_.run(tiles_of(shape.channels), [&](std::size_t tile, std::size_t thread) {

@@ -106,12 +106,12 @@ void Engine::send_gradient(const Block& block, std::size_t rows, float scale,
                            const StepSettings& settings) {
   const bool xnor = block.shortcut.join == Join::xnor;
   const std::size_t tiles = tiles_of(block.norm.channels);
-  const std::size_t width = tiles * lanes;
   float slope[lanes];
   float nothing[lanes] = {};
   std::fill_n(slope, lanes, scale);
-  const GradientLine line = {slope, nothing, nothing};
-  auto* maxima = arena_.at<float>(block.norm.channel_sums + 28 * width);
+  const auto line_from = [&](std::size_t first) -> GradientLine {
+    return {slope, nothing, nothing, gradient_line(block, first).range};
+  };
   const auto sent_tile = [&](const JoinedWords& words, std::size_t first) {
     GradientTile tile = gradient_tile(block, rows, first);
     // Under or, the word of signs holds for the while where the gradient passes to the branch.
@@ -129,15 +129,15 @@ void Engine::send_gradient(const Block& block, std::size_t rows, float scale,
         words.mask[at] &= ~b;
       }
     }
-    maxima[tile] = kernels_.gradient_maximum(sent_tile(words, tile * lanes), line);
+    kernels_.gradient_maxima(sent_tile(words, tile * lanes), line_from(tile * lanes));
   });
-  const CodeUnit unit = unit_of(maxima, tiles);
+  sent_[block.layer()] = set_scales(block, 0);
   const Key key = derive(seed_, settings.step, block.layer(), Purpose::branch_codes);
   auto* codes = arena_.at<std::uint8_t>(block.shortcut.codes);
   pool_.run(tiles, [&](std::size_t tile, std::size_t) {
     const JoinedWords words = joined_words(block, tile * lanes);
-    kernels_.gradient_codes(sent_tile(words, tile * lanes), line, unit.inverse, key, tile * lanes,
-                            width, codes);
+    kernels_.gradient_codes(sent_tile(words, tile * lanes), line_from(tile * lanes), key,
+                            tile * lanes, tiles * lanes, codes);
     for (std::size_t at = 0; at < rows * words.stride; at += words.stride) {
       words.sign[at] = xnor ? ~(words.sign[at] ^ words.branch[at]) : ~words.sign[at];
     }
@@ -145,7 +145,6 @@ void Engine::send_gradient(const Block& block, std::size_t rows, float scale,
       negate_unlike(block, words, rows, tile * lanes);
     }
   });
-  sent_[block.layer()] = unit.value;
 }
 
 // Once before the codes, with what left the block: the gradient times its sign. Once after, with

@@ -11,6 +11,7 @@ constexpr std::size_t largest_arena = std::size_t{1} << 40;
 constexpr std::size_t largest_batch = 8192;
 constexpr std::size_t widest_layer = 65536;
 constexpr std::size_t most_threads = 64;
+constexpr std::size_t most_draws = 4;
 constexpr std::size_t most_blocks = 256;
 constexpr std::size_t most_classes = 256;
 
@@ -33,7 +34,7 @@ void check_state(const Program& program, const Record& r, std::size_t rows, std:
 }
 
 LinearRecord read_linear(Reader& reader, std::size_t layer) {
-  open_record(reader, Opcode::linear, 20);
+  open_record(reader, Opcode::linear, 21);
   LinearRecord record{};
   record.layer = reader.within(layer, layer, "the layer's number");
   record.mode = static_cast<WeightMode>(reader.within(0, 2, "the weight mode"));
@@ -55,6 +56,7 @@ LinearRecord read_linear(Reader& reader, std::size_t layer) {
   record.forward_tile_bytes = reader.within(0, largest_arena, "the forward tile");
   record.backward_tile = reader.offset_or_absent();
   record.backward_tile_bytes = reader.within(0, largest_arena, "the backward tile");
+  record.span = static_cast<std::int32_t>(reader.within(0, largest_span, "the span of scales"));
   if ((record.group & (record.group - 1)) != 0) {
     refuse("the group is not a power of two");
   }
@@ -77,9 +79,9 @@ void check_linear(const Program& program, const LinearRecord& r, bool learns) {
     fits(program, r.input_gradient, examples * width * 4, "the gradient of the input");
   }
   const bool trains = r.holding != Holding::signs;
-  fits_if(learns, program, r.codes, examples * depth / 2, "the gradient codes");
+  fits_if(learns, program, r.codes, program.draws * examples * depth / 2, "the gradient codes");
   fits_if(learns, program, r.code_rows, examples * depth, "the rows of codes");
-  fits_if(learns && trains, program, r.code_columns, depth * padded(examples, 4),
+  fits_if(learns && trains, program, r.code_columns, program.draws * depth * padded(examples, 4),
           "the columns of codes");
   const std::size_t sums = 2 * lanes * 4;
   const std::size_t forward = forward_panel_bytes(r) + sums + examples * lanes * 4;
@@ -96,12 +98,13 @@ void check_linear(const Program& program, const LinearRecord& r, bool learns) {
 }
 
 BatchNormRecord read_batch_norm(Reader& reader, std::size_t channels) {
-  open_record(reader, Opcode::batch_norm, 11);
+  open_record(reader, Opcode::batch_norm, 12);
   BatchNormRecord record{};
   record.channels = reader.within(channels, channels, "the channels of batch norm");
-  for (std::size_t* offset : {&record.shift, &record.mean, &record.deviation, &record.moment1,
-                              &record.moment2, &record.inverse_deviation, &record.output_gradient,
-                              &record.channel_sums, &record.sign, &record.logits}) {
+  for (std::size_t* offset :
+       {&record.shift, &record.mean, &record.deviation, &record.moment1, &record.moment2,
+        &record.inverse_deviation, &record.output_gradient, &record.channel_sums,
+        &record.channel_shifts, &record.sign, &record.logits}) {
     *offset = reader.offset_or_absent();
   }
   return record;
@@ -118,7 +121,7 @@ void check_batch_norm(const Program& program, const BatchNormRecord& r, std::siz
   }
   fits_if(learns, program, r.inverse_deviation, width * 4, "the inverse deviation");
   fits_if(learns, program, r.output_gradient, rows * width * 4, "the gradient of the output");
-  fits_if(learns, program, r.channel_sums, width * 28 + width / lanes * 4, "the channel sums");
+  fits_if(learns, program, r.channel_sums, width * 32, "the channel sums");
   if (last) {
     fits(program, r.sign, program.examples * width / 8, "the last signs");
     fits(program, r.logits, program.examples * r.channels * 4, "the logits");
@@ -148,7 +151,7 @@ LossRecord read_loss(Reader& reader, std::size_t channels) {
 }
 
 ConvRecord read_conv(Reader& reader, std::size_t layer) {
-  open_record(reader, Opcode::convolution, 27);
+  open_record(reader, Opcode::convolution, 28);
   ConvRecord record{};
   record.layer = reader.within(layer, layer, "the layer's number");
   record.mode = static_cast<WeightMode>(reader.within(0, 2, "the weight mode"));
@@ -178,6 +181,7 @@ ConvRecord read_conv(Reader& reader, std::size_t layer) {
   record.backward_tile = reader.offset_or_absent();
   record.backward_tile_bytes = reader.within(0, largest_arena, "the backward tile");
   record.sign_index = reader.offset_or_absent();
+  record.span = static_cast<std::int32_t>(reader.within(0, largest_span, "the span of scales"));
   record.shape = shape;
   if (!record.signs_in) {
     record.shape = {shape.out_height,
@@ -209,7 +213,7 @@ bool computable(const ConvRecord& r) {
     return r.mode != WeightMode::fsb && r.groups == 1;
   }
   return r.shape.channels % lanes == 0 &&
-         (r.groups == 1 || (r.depthwise() && r.mode != WeightMode::fsb));
+         (r.groups == 1 || (r.depthwise() && r.mode != WeightMode::fsb && r.span == 0));
 }
 
 std::size_t forward_bytes(const Block& block, std::size_t examples) {
@@ -217,12 +221,12 @@ std::size_t forward_bytes(const Block& block, std::size_t examples) {
                                 : forward_layout(block, examples).end;
 }
 
-std::size_t backward_bytes(const ConvRecord& record, std::size_t examples) {
+std::size_t backward_bytes(const ConvRecord& record, std::size_t examples, std::size_t draws) {
   if (record.depthwise()) {
     return depthwise_backward_layout(record.shape).end;
   }
   std::size_t bytes = backward_layout(record, examples).end;
-  if (can_look_up_weights(record, examples)) {
+  if (can_look_up_weights(record, examples, draws)) {
     bytes = std::max(bytes, lookup_weight_layout(record, examples).end);
   }
   if (can_look_up_input(record)) {
@@ -251,7 +255,7 @@ void check_conv(const Program& program, const Block& block, bool learns) {
   }
   // So that every sum of the gradient of the weights fits 32 bits.
   const std::size_t largest = static_cast<std::size_t>(code_zero) * (r.signs_in ? 1 : data_zero);
-  if (examples * shape.pixels() > static_cast<std::size_t>(INT32_MAX) / largest) {
+  if (program.draws * examples * shape.pixels() > static_cast<std::size_t>(INT32_MAX) / largest) {
     refuse("a micro-batch has too many pixels");
   }
   const std::size_t outputs = r.depthwise() ? 1 : shape.outputs;
@@ -264,14 +268,15 @@ void check_conv(const Program& program, const Block& block, bool learns) {
   if (r.input_gradient != absent) {
     fits(program, r.input_gradient, examples * pixels * width * 4, "the gradient of the input");
   }
-  fits_if(learns, program, r.codes, examples * block.pixels() * padded(shape.outputs) / 2,
+  fits_if(learns, program, r.codes,
+          program.draws * examples * block.pixels() * padded(shape.outputs) / 2,
           "the gradient codes");
   if (can_look_up_input(r)) {
     fits(program, r.sign_index, tiles_of(shape.channels) * sign_index_tile(shape) * 2,
          "the index of signs");
   }
   if (r.forward_tile_bytes < forward_bytes(block, examples) ||
-      r.backward_tile_bytes < (learns ? backward_bytes(r, examples) : 0) ||
+      r.backward_tile_bytes < (learns ? backward_bytes(r, examples, program.draws) : 0) ||
       r.forward_tile_bytes % alignment != 0 || r.backward_tile_bytes % alignment != 0) {
     refuse("a tile is too small");
   }
@@ -357,105 +362,24 @@ Block read_block(Reader& reader, Program& program, std::size_t count) {
     check_linear(program, block.linear, learns);
   }
   const std::size_t outputs = block.convolutional ? block.conv.shape.outputs : block.linear.outputs;
+  // So that it fits 32 bits, whatever shortcuts add to it.
+  constexpr std::size_t most = INT32_MAX - most_copies * largest_entry;
+  if (largest_input_gradient(block) > most) {
+    refuse("a channel's scale is too far from its tensor's");
+  }
   if (block.last && block.convolutional) {
     refuse("it ends with a convolution");
   }
   read_add(reader, program, block);
   block.norm = read_batch_norm(reader, outputs);
   check_batch_norm(program, block.norm, rows, learns, block.last);
+  if (learns && block.span() > 0) {
+    fits(program, block.norm.channel_shifts, padded(outputs), "the scales of channels");
+  }
   return block;
 }
 
 }  // namespace
-
-bool is_binary(const LinearRecord& record) {
-  return record.signs_in && record.mode == WeightMode::bnn;
-}
-
-std::size_t forward_panel_bytes(const LinearRecord& record) {
-  return padded(padded(record.inputs) * (is_binary(record) ? sizeof(std::uint32_t) : lanes),
-                alignment);
-}
-
-std::size_t input_panel_bytes(const LinearRecord& record, std::size_t examples) {
-  return record.holding == Holding::signs ? 0 : padded(padded(examples, 4) * lanes, alignment);
-}
-
-std::size_t weight_panel_bytes(const LinearRecord& record) {
-  return padded(record.outputs) * lanes;
-}
-
-ConvForwardLayout forward_layout(const Block& block, std::size_t examples) {
-  const ConvShape& shape = block.conv.shape;
-  const bool binary = block.conv.signs_in && block.conv.mode == WeightMode::bnn;
-  const std::size_t width = padded(shape.channels);
-  const std::size_t planes = planes_of(block.conv.mode);
-  const std::size_t image = shape.image_height() * shape.image_width() * width;
-  ConvForwardLayout layout{};
-  const std::size_t row = lanes * sizeof(std::int32_t);
-  layout.tap_sums = padded(shape.taps() * width * (binary ? lanes / 8 : lanes) * planes, alignment);
-  layout.initial = layout.tap_sums + shape.taps() * row;
-  layout.image = layout.initial + 2 * row;
-  layout.unpooled =
-      layout.image + (block.conv.signs_in ? padded(binary ? image / 8 : image, alignment) : 0);
-  layout.tile = layout.unpooled + (block.pooled ? shape.pixels() * row : 0);
-  layout.end = layout.tile + examples * block.pixels() * row;
-  return layout;
-}
-
-ConvBackwardLayout backward_layout(const ConvRecord& record, std::size_t examples) {
-  const ConvShape& shape = record.shape;
-  const std::size_t depth = padded(shape.outputs);
-  const std::size_t chunk =
-      record.trains() ? chunk_examples(examples, shape.pixels()) * padded(shape.pixels(), 4) : 0;
-  const std::size_t rows = record.trains() ? shape.taps() * depth : 0;
-  ConvBackwardLayout layout{};
-  layout.input_panel = padded(chunk * depth, alignment);
-  layout.gradient = layout.input_panel + padded(chunk * lanes, alignment);
-  layout.initial = layout.gradient + rows * lanes * sizeof(std::int32_t);
-  layout.code_rows = layout.initial + 2 * lanes * sizeof(std::int32_t);
-  layout.code_image = layout.code_rows + padded(shape.pixels() * depth, alignment);
-  const std::size_t image = shape.code_height() * shape.code_width() * depth;
-  layout.weight_panel = layout.code_image + (record.passes() ? padded(image, alignment) : 0);
-  layout.end = layout.weight_panel + (record.passes() ? shape.taps() * depth * lanes : 0);
-  return layout;
-}
-
-LookupWeightLayout lookup_weight_layout(const ConvRecord& record, std::size_t examples) {
-  const ConvShape& shape = record.shape;
-  const std::size_t tiles = tiles_of(shape.channels);
-  constexpr std::size_t table = lanes * sizeof(std::int16_t);
-  LookupWeightLayout layout{};
-  layout.tables = lookup_column_bytes;
-  layout.index = layout.tables + 4 * most_lookups * table;
-  layout.gradient = layout.index + shape.kernel_height * shape.width * tiles *
-                                       indices_of(groups_of(examples)) * table;
-  layout.end = layout.gradient + tiles * shape.taps() * lanes * lanes * sizeof(std::int32_t);
-  return layout;
-}
-
-LookupInputLayout lookup_input_layout(const ConvRecord& record) {
-  const ConvShape& shape = record.shape;
-  LookupInputLayout layout{};
-  layout.tables = padded(shape.pixels() * code_stride(shape.outputs) + 1, alignment);
-  layout.end = layout.tables + shape.code_width() * groups_of(shape.outputs) * lanes * 2;
-  return layout;
-}
-
-bool can_look_up_weights(const ConvRecord& record, std::size_t examples) {
-  return record.trains() && record.signs_in && !record.depthwise() &&
-         groups_of(examples) <= most_lookups;
-}
-
-bool can_look_up_input(const ConvRecord& record) {
-  return record.passes() && record.signs_in && !record.depthwise() &&
-         record.mode == WeightMode::bnn && record.shape.stride == 1 &&
-         record.shape.kernel_width > 1;
-}
-
-std::size_t sign_index_tile(const ConvShape& shape) {
-  return shape.taps() * indices_of(groups_of(shape.outputs)) * lanes;
-}
 
 Program parse_program(const std::int64_t* words, std::size_t count) {
   Reader reader(words, count);
@@ -468,6 +392,7 @@ Program parse_program(const std::int64_t* words, std::size_t count) {
   program.arena_bytes = reader.within(alignment, largest_arena, "the arena");
   program.input_features = reader.within(1, widest_layer, "the number of features");
   program.input = reader.offset_or_absent();
+  program.draws = reader.within(1, most_draws, "the number of draws");
   const std::size_t blocks = reader.within(1, most_blocks, "the number of blocks");
   program.lowest = reader.within(0, blocks - 1, "the lowest block that trains");
   program.blocks.reserve(blocks);

@@ -36,6 +36,9 @@ void read_add(Reader& reader, Program& program, Block& block) {
   record.gain = static_cast<std::int32_t>(reader.within(1, largest_gain, "the gain of a shortcut"));
   record.stride = reader.within(1, 2, "the stride of a shortcut");
   record.codes = block.convolutional ? block.conv.codes : block.linear.codes;
+  if (block.span() > 0) {
+    refuse("a shortcut sends codes of many scales");
+  }
   const std::size_t outputs = block.convolutional ? block.conv.shape.outputs : block.linear.outputs;
   const std::size_t channels = program.blocks[record.source].norm.channels;
   if (block.last || outputs % channels != 0 || (outputs != channels && channels % lanes != 0)) {

@@ -37,15 +37,6 @@ struct StepSettings {
   std::int32_t threshold;
 };
 
-// The value of a unit of 4-bit codes, and 64 over the largest magnitude that they stand for.
-struct CodeUnit {
-  float value;
-  float inverse;
-};
-
-// Of the largest magnitude of each tile.
-CodeUnit unit_of(const float* maxima, std::size_t tiles);
-
 class Engine {
  public:
   // Throws std::invalid_argument for a bad program or an unknown instruction set, std::bad_alloc
@@ -96,8 +87,9 @@ class Engine {
                      const StepSettings& settings);
   float receive_gradients(const Block& block, std::size_t rows, float scale);
   void backward_depthwise(const Block& block, std::size_t count, const StepSettings& settings);
-  float sum_tile(const Block& block, std::size_t count, std::size_t first, float scale,
-                 const StepSettings& settings);
+  void sum_tile(const Block& block, std::size_t count, std::size_t first, float scale,
+                const StepSettings& settings);
+  float set_scales(const Block& block, std::int32_t span);
 
   // The words of one tile that a shortcut of bits joins, `stride` apart.
   struct JoinedWords {
@@ -120,6 +112,9 @@ class Engine {
   std::size_t largest_gradient(const Block& block) const;
   GradientTile gradient_tile(const Block& block, std::size_t count, std::size_t first) const;
   GradientLine gradient_line(const Block& block, std::size_t first) const;
+  ConvGradient conv_gradient(const Block& block) const;
+  std::uint8_t* channel_shifts(const Block& block) const;
+  std::size_t draw_bytes(const Block& block) const;
 
   Program program_;
   std::uint64_t seed_;

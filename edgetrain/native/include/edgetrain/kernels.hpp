@@ -72,6 +72,17 @@ constexpr std::int32_t plane_factor(WeightMode mode, std::size_t plane) {
   return mode == WeightMode::fsb && plane == 0 ? 2 : 1;
 }
 
+// A weight times a power of two up to 64 is a byte where it is a sign, else 128 * plane 0 +
+// plane 1.
+constexpr std::int32_t largest_span = 6;
+constexpr std::size_t shifted_planes(WeightMode mode) { return mode == WeightMode::bnn ? 1 : 2; }
+constexpr std::int32_t shifted_factor(WeightMode mode, std::size_t plane) {
+  return mode != WeightMode::bnn && plane == 0 ? 128 : 1;
+}
+// values[32] = a plane of 32 weights times 2^shift; planes[..][32] are those of the weights.
+void shift_weights(WeightMode mode, std::size_t plane, std::uint32_t shift,
+                   const std::int8_t (&planes)[2][lanes], std::int8_t* values);
+
 // The state of a linear layer: int8 latents, uint8 scales and the key of fixed signs, or signs held
 // otherwise. What a layer does not have is null.
 struct Weights {
@@ -119,10 +130,14 @@ struct ByteRows {
 };
 
 // The gradient of a layer's sums as bytes: rows[example][channel] for the product over channels,
-// columns[example / 4][channel][example % 4] for that over examples, null where no weight trains.
+// columns[draw][example / 4][channel][example % 4] for that over examples, null where no weight
+// trains. The gradient of channel c is in units of 2^shifts[c]; of one where shifts are null.
 struct Codes {
   const std::uint8_t* rows;
   const std::uint8_t* columns;
+  std::size_t draws;
+  std::size_t draw_bytes;
+  const std::uint8_t* shifts;
 };
 
 // Where the gradient of a layer's input goes, a row of 32 an example; null where none is wanted.
@@ -196,10 +211,20 @@ struct Pool {
   }
 };
 
-// 4-bit codes of the gradient, a row a pooled pixel, and how to undo the pooling.
+// 4-bit codes of the gradient, a row a pooled pixel, and how to undo the pooling. Draws and shifts
+// are as in Codes.
 struct ConvGradient {
   const std::uint8_t* codes;
   Pool pool;
+  std::size_t draws;
+  std::size_t draw_bytes;
+  const std::uint8_t* shifts;
+
+  ConvGradient of_draw(std::size_t draw) const {
+    ConvGradient drawn = *this;
+    drawn.codes += draw * draw_bytes;
+    return drawn;
+  }
 };
 
 struct ConvForwardScratch {
@@ -272,6 +297,8 @@ struct GradientLine {
   float* slope;
   float* upper;
   float* lower;
+  // First the largest magnitude, then what a magnitude is multiplied by to become one of 0 to 64.
+  float* range;
 };
 
 // One tile of the gradient that arrives at a batch norm.
@@ -342,10 +369,11 @@ struct Kernels {
 
   // Sums over the examples of D and of D times the sign.
   void (*gradient_sums)(const GradientTile&, std::int64_t* sum, std::int64_t* signed_sum);
-  float (*gradient_maximum)(const GradientTile&, const GradientLine&);
-  // LUQ: 4-bit codes of dL/dy; inverse is 64 / the tensor's largest magnitude.
-  void (*gradient_codes)(const GradientTile&, const GradientLine&, float inverse, Key key,
-                         std::size_t first, std::size_t channels, std::uint8_t* codes);
+  // Leaves the largest magnitude of dL/dy of every channel in the line's range.
+  void (*gradient_maxima)(const GradientTile&, const GradientLine&);
+  // LUQ: 4-bit codes of dL/dy.
+  void (*gradient_codes)(const GradientTile&, const GradientLine&, Key key, std::size_t first,
+                         std::size_t channels, std::uint8_t* codes);
   // 4-bit codes of one tile to bytes, by example and by channel.
   void (*decode_codes)(const std::uint8_t* codes, std::size_t count, std::size_t first,
                        std::size_t channels, std::uint8_t* rows, std::uint8_t* columns);

@@ -33,6 +33,8 @@ struct LinearRecord {
   std::size_t forward_tile_bytes;
   std::size_t backward_tile;
   std::size_t backward_tile_bytes;
+  // Powers of two by which a channel's scale may lie below its tensor's; 0 for one scale a tensor.
+  std::int32_t span;
 };
 
 // Whether the layer's product is a popcount: bits meet bits.
@@ -66,6 +68,8 @@ struct ConvRecord {
   std::size_t backward_tile_bytes;
   // The weights' signs as indices; absent where no gradient of the input can be looked up.
   std::size_t sign_index;
+  // Powers of two by which a channel's scale may lie below its tensor's; 0 for one scale a tensor.
+  std::int32_t span;
 
   bool passes() const { return input_gradient != absent; }
   bool trains() const { return holding != Holding::signs; }
@@ -139,6 +143,8 @@ struct BatchNormRecord {
   std::size_t inverse_deviation;
   std::size_t output_gradient;
   std::size_t channel_sums;
+  // Present where channels have scales of their own.
+  std::size_t channel_shifts;
   // Present in the last block alone.
   std::size_t sign;
   std::size_t logits;
@@ -199,6 +205,7 @@ struct Block {
   }
   std::size_t pixels() const { return height() * width(); }
   std::size_t layer() const { return convolutional ? conv.layer : linear.layer; }
+  std::int32_t span() const { return convolutional ? conv.span : linear.span; }
 };
 
 // The most that one code of a shortcut adds to a gradient, and the most codes that meet in an
@@ -207,12 +214,15 @@ constexpr std::int32_t largest_entry = 1 << 20;
 constexpr std::size_t most_copies = 7;
 constexpr std::size_t largest_gain = std::size_t{1} << 19;
 
+// The largest magnitude that a sum of the gradient of the block's input can have.
+std::size_t largest_input_gradient(const Block& block);
+
 ConvForwardLayout forward_layout(const Block& block, std::size_t examples);
 ConvBackwardLayout backward_layout(const ConvRecord& record, std::size_t examples);
 LookupWeightLayout lookup_weight_layout(const ConvRecord& record, std::size_t examples);
 LookupInputLayout lookup_input_layout(const ConvRecord& record);
 // Whether lookup can take the place of products, where an instruction set has it.
-bool can_look_up_weights(const ConvRecord& record, std::size_t examples);
+bool can_look_up_weights(const ConvRecord& record, std::size_t examples, std::size_t draws);
 bool can_look_up_input(const ConvRecord& record);
 std::size_t sign_index_tile(const ConvShape& shape);
 ConvBackwardLayout backward_layout(const Block& block, std::size_t examples);
@@ -222,6 +232,8 @@ DepthwiseBackwardLayout depthwise_backward_layout(const ConvShape& shape);
 struct Program {
   std::size_t examples;
   std::size_t threads;
+  // Of gradient codes, whose products the gradient of the weights sums.
+  std::size_t draws;
   std::size_t arena_bytes;
   std::size_t input_features;
   std::size_t input;
