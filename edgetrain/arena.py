@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["ALIGNMENT", "Placement", "Tensor", "lower_bound", "place"]
+__all__ = ["ALIGNMENT", "Placement", "Tensor", "alive_bytes", "lower_bound", "place"]
 
 ALIGNMENT = 64
 """Bytes: one cache line, one AVX-512 register."""
@@ -43,12 +43,14 @@ class Placement:
         return self.offset + self.tensor.room
 
 
+def alive_bytes(tensors: Sequence[Tensor], step: int) -> int:
+    """Return the bytes that are alive at a step."""
+    return sum(tensor.room for tensor in tensors if tensor.first <= step <= tensor.last)
+
+
 def lower_bound(tensors: Sequence[Tensor]) -> int:
     """Return the most bytes that are alive at one step: no arena can be smaller."""
-    steps = {tensor.first for tensor in tensors}
-    return max(
-        (sum(t.room for t in tensors if t.first <= step <= t.last) for step in steps), default=0
-    )
+    return max((alive_bytes(tensors, step) for step in {t.first for t in tensors}), default=0)
 
 
 def place(tensors: Sequence[Tensor]) -> tuple[Placement, ...]:

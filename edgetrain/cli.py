@@ -28,6 +28,7 @@ from edgetrain.options import (
     ModelArgument,
     ModeOption,
     Outer,
+    RecomputeOption,
     Threads,
 )
 from edgetrain.planner import Plan
@@ -78,6 +79,7 @@ def plan_command(
     batch: Batch = 100,
     threads: Threads = 1,
     memory: Memory = None,
+    recompute: RecomputeOption = "auto",
     as_json: Json = False,
 ) -> None:
     """Show where every byte of a training step lies, before it runs."""
@@ -91,6 +93,7 @@ def plan_command(
         draws=draws,
         threads=threads,
         memory=memory,
+        recompute=recompute,
     )
     print(json.dumps(plan_fields(chosen)) if as_json else chosen.explain())
 

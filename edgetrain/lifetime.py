@@ -72,7 +72,9 @@ class Steps:
             "gradient": (norm - 1, norm),
             "forward": (forward, forward),
             "norm": (norm, norm),
+            "remade": (norm - 1, norm),
             "codes": (norm, products),
+            "early_codes": (norm - 1, products),
             "products": (products, products),
             "sent": (norm, max(products, self.norm(receiver))),
         }[phase]

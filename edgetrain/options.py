@@ -22,6 +22,7 @@ __all__ = [
     "ModeOption",
     "ModelArgument",
     "Outer",
+    "RecomputeOption",
     "Threads",
 ]
 
@@ -56,5 +57,12 @@ Batch = Annotated[int, typer.Option(help="Examples a step.")]
 Threads = Annotated[int, typer.Option(help="Threads of the engine.")]
 Memory = Annotated[
     str | None, typer.Option(help="Most memory for the arena, e.g. 64MiB; smaller steps fit it.")
+]
+RecomputeOption = Annotated[
+    Literal["auto", "always", "never"],
+    typer.Option(
+        help="Make gradients of convolutions twice, so that they never exist whole: where --memory "
+        "asks for it, always or never. What is learnt is the same."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import get_args
 
-from edgetrain.arena import Placement, Tensor, lower_bound, place
+from edgetrain.arena import Placement, alive_bytes, lower_bound, place
+from edgetrain.choices import Choices, Recompute, remakable, tensors, walk
 from edgetrain.errors import BudgetError, ModelError
 from edgetrain.gradient import Gradient, gradient_of
-from edgetrain.lifetime import Steps
 from edgetrain.model import Block, Model
-from edgetrain.ops import Add, Arithmetic, Branch, Context, Op
+from edgetrain.ops import Arithmetic, Context, Op
 from edgetrain.ops.linear import LARGEST_BATCH
 from edgetrain.ops.op import Latent, Mode
 from edgetrain.ops.weights import LATENTS
@@ -38,14 +39,39 @@ class Plan:
     """
 
     model: Model
-    mode: Mode
-    gradient: Gradient
     batch: int
-    micro_batch: int
-    threads: int
-    reuse: bool
+    choices: Choices
     placements: tuple[Placement, ...] = field(repr=False)
-    latent: Latent = "int8"
+
+    @property
+    def mode(self) -> Mode:
+        """How layers are trained that leave it to the plan."""
+        return self.choices.mode
+
+    @property
+    def latent(self) -> Latent:
+        """How latents are held."""
+        return self.choices.latent
+
+    @property
+    def gradient(self) -> Gradient:
+        """How the gradient of the sums is held."""
+        return self.choices.gradient
+
+    @property
+    def micro_batch(self) -> int:
+        """Examples that are trained on at a time."""
+        return self.choices.micro_batch
+
+    @property
+    def threads(self) -> int:
+        """Threads of the engine."""
+        return self.choices.threads
+
+    @property
+    def remade(self) -> frozenset[int]:
+        """The blocks whose output's gradient is made twice."""
+        return self.choices.remade
 
     @cached_property
     def peak_bytes(self) -> int:
@@ -61,7 +87,7 @@ class Plan:
     def arithmetic(self) -> Arithmetic:
         """What one step of one full micro-batch costs."""
         total = Arithmetic()
-        for _, op, context in self._walk():
+        for _, op, context in self.walk():
             total += op.arithmetic(context)
         return total
 
@@ -95,22 +121,16 @@ class Plan:
             len(blocks),
             self.model.lowest_trained,
         ]
-        for block, op, context in self._walk():
+        for block, op, context in self.walk():
             if op.opcode == 0:
                 continue
             record = op.record(context, self._offsets(block))
             words += [op.opcode, len(record), *record]
         return struct.pack(f"<{len(words)}q", *words)
 
-    def _walk(self) -> Iterator[tuple[Block, Op, Context]]:
-        return _walk(
-            self.model,
-            self.mode,
-            self.latent,
-            self.gradient,
-            examples=self.micro_batch,
-            threads=self.threads,
-        )
+    def walk(self) -> Iterator[tuple[Block, Op, Context]]:
+        """Yield every op with its block and where it stands in the plan."""
+        return walk(self.model, self.choices)
 
     def _offsets(self, block: Block) -> dict[str, int]:
         prefix = f"layer{block.index}."
@@ -123,8 +143,12 @@ class Plan:
         # What a layer reads is the data, the bits below it or, as bytes, their sums over pixels.
         read = "features" if block.source.kind == "int8" else "sign"
         offsets["input"] = self.offset(f"layer{below}.{read}" if block.index else "input")
-        passes = block.index > self.model.lowest_trained
-        offsets["input_gradient"] = self.offset(f"layer{below}.output_gradient") if passes else -1
+        if below in self.remade:
+            offsets["input_gradient"] = offsets["example_gradient"]
+        elif block.index > self.model.lowest_trained:
+            offsets["input_gradient"] = self.offset(f"layer{below}.output_gradient")
+        else:
+            offsets["input_gradient"] = -1
         return offsets
 
     def explain(self) -> str:
@@ -160,6 +184,7 @@ def plan(
     micro_batch: int | None = None,
     threads: int = 1,
     memory: str | int | None = None,
+    recompute: Recompute = "auto",
     reuse: bool = True,
 ) -> Plan:
     """Return the plan that trains a model.
@@ -167,13 +192,16 @@ def plan(
     gradient is a name in edgetrain.gradient.GRADIENT_FORMATS; the gradient of the weights sums as
     many draws of it as draws says, which divides the variance that its codes add.
 
-    Without micro_batch, the largest of batch, batch/2, ... whose arena fits the memory is taken.
+    Without micro_batch, the largest of batch, batch/2, ... whose arena fits the memory is taken,
+    gradients made twice (recompute) before it shrinks.
     With reuse=False every tensor keeps a place of its own, so that all can be read after a step.
     latent is how the latents of layers trained as bnn are held: see edgetrain.ops.weights.
     Raises BudgetError naming the smallest arena when none fits, ModelError for a bad choice.
     """
     if mode not in ("bnn", "fsb"):
         raise ModelError(f"unknown mode {mode!r}: choose bnn or fsb")
+    if recompute not in get_args(Recompute):
+        raise ModelError(f"unknown recompute {recompute!r}: choose auto, always or never")
     if not 1 <= batch <= LARGEST_BATCH:
         raise ModelError(f"batch {batch} is out of range: choose 1 to {LARGEST_BATCH}")
     if not 1 <= threads <= MOST_THREADS:
@@ -191,9 +219,10 @@ def plan(
     if not sizes:
         raise ModelError(f"a micro-batch of {tried[-1]} has too many pixels: choose 1 to {most}")
     for size in sizes:
-        candidate = _compile(
-            model, mode, latent, chosen, batch, micro_batch=size, threads=threads, reuse=reuse
-        )
+        candidate = _compile(model, batch, Choices(mode, latent, chosen, size, threads, reuse))
+        goal = {"auto": limit, "always": 0, "never": None}[recompute]
+        if goal is not None:
+            candidate = _leaner(candidate, goal)
         if limit is None or candidate.peak_bytes <= limit:
             return candidate
     assert limit is not None
@@ -227,52 +256,32 @@ def micro_batches(batch: int) -> tuple[int, ...]:
     return tuple(sizes)
 
 
-def _walk(
-    model: Model, mode: Mode, latent: Latent, gradient: Gradient, *, examples: int, threads: int
-) -> Iterator[tuple[Block, Op, Context]]:
-    blocks, lowest = list(model.blocks()), model.lowest_trained
-    for block in blocks:
-        signal, last, pixels = block.source, block.index == len(blocks) - 1, block.pixels
-        branch = None
-        if block.shortcut is not None:
-            below = block.index - block.shortcut.back
-            branch = Branch(
-                below,
-                blocks[below].bits,
-                isinstance(block.shortcut, Add),
-                block.weights.product_unit(mode),
-            )
-        for op in block.ops:
-            context = Context(
-                *(block.index, signal, mode, examples, threads, last, pixels),
-                branch=branch,
-                lowest=lowest,
-                latent=latent,
-                gradient=block.gradient(gradient),
-            )
-            yield block, op, context
-            signal = op.flow(signal)
+def _compile(model: Model, batch: int, choices: Choices) -> Plan:
+    return Plan(model, batch, choices, place(tensors(model, choices)))
 
 
-def _compile(
-    model: Model,
-    mode: Mode,
-    latent: Latent,
-    gradient: Gradient,
-    batch: int,
-    *,
-    micro_batch: int,
-    threads: int,
-    reuse: bool,
-) -> Plan:
-    opening = next(model.blocks())
-    steps = Steps.of(model)
-    bytes_in = micro_batch * opening.weights.input_bytes(opening.source)
-    # Where the first layer is frozen, nothing reads the data again.
-    tensors = [Tensor("input", bytes_in, 0, 1 if reuse and steps.lowest else steps.last)]
-    walk = _walk(model, mode, latent, gradient, examples=micro_batch, threads=threads)
-    for block, op, context in walk:
-        for rule in op.tensors(context):
-            first, last = steps.life(rule.phase, block.index) if reuse else (0, steps.last)
-            tensors.append(Tensor(f"layer{block.index}.{rule.name}", rule.bytes, first, last))
-    return Plan(model, mode, gradient, batch, micro_batch, threads, reuse, place(tensors), latent)
+def _leaner(candidate: Plan, goal: int) -> Plan:
+    """Return the plan with gradients made twice, until it fits or none of them decides the peak."""
+    while candidate.peak_bytes > goal:
+        whole = _whole_at_the_peak(candidate)
+        if whole is None:
+            break
+        choices = replace(candidate.choices, remade=candidate.remade | {whole})
+        leaner = _compile(candidate.model, candidate.batch, choices)
+        if leaner.peak_bytes >= candidate.peak_bytes:
+            break
+        candidate = leaner
+    return candidate
+
+
+def _whole_at_the_peak(candidate: Plan) -> int | None:
+    """Return the block whose gradient is the largest that is alive at the peak, if it can go."""
+    every = [placement.tensor for placement in candidate.placements]
+    peak = max({t.first for t in every}, key=lambda step: alive_bytes(every, step))
+    sizes = {t.name: t.room for t in every if t.first <= peak <= t.last}
+    whole = {
+        index: sizes[name]
+        for index in remakable(candidate.model) - candidate.remade
+        if (name := f"layer{index}.output_gradient") in sizes
+    }
+    return max(whole, key=lambda index: (whole[index], index), default=None)

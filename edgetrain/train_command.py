@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import shlex
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +19,6 @@ from edgetrain.errors import ConfigError
 from edgetrain.freeze import freeze as freeze_model
 from edgetrain.freeze import frozen_state
 from edgetrain.memory_profiler.memory import peak_bytes, reset_peak
-from edgetrain.metrics import Metrics
 from edgetrain.models.named import check_features, named_model
 from edgetrain.options import (
     Batch,
@@ -35,22 +33,29 @@ from edgetrain.options import (
     ModelArgument,
     ModeOption,
     Outer,
+    RecomputeOption,
     Threads,
 )
 from edgetrain.planner import plan as make_plan
 from edgetrain.schedule import FLOOR, SCHEDULES, check_schedule
-from edgetrain.sizes import format_size
 from edgetrain.step import FLIP_THRESHOLD
 from edgetrain.train import LEARNING_RATE, Trainer
 from edgetrain.train import load as load_checkpoint
+from edgetrain.train_report import (
+    Row,
+    arena_bytes,
+    epoch_fields,
+    epoch_line,
+    growth,
+    print_end,
+    resume_command,
+)
 
 __all__ = ["train"]
 
 INTERRUPTED = 130
 """Exit code of a run that Ctrl-C ended, as shells have it: 128 and the signal's number."""
 SHOW_CURSOR = "\x1b[?25h"
-
-Row = dict[str, float | None]
 
 
 def train(
@@ -70,6 +75,7 @@ def train(
     batch: Batch = 100,
     threads: Threads = 1,
     memory: Memory = None,
+    recompute: RecomputeOption = "auto",
     learning_rate: Annotated[float, typer.Option(help="The highest of the schedule.")] = (
         LEARNING_RATE
     ),
@@ -129,6 +135,7 @@ def train(
             draws=draws,
             threads=threads,
             memory=memory,
+            recompute=recompute,
         )
         trainer = Trainer(chosen, seed, learning_rate, flip_threshold=flip_threshold, engine=engine)
         take_over(trainer, start)
@@ -139,17 +146,12 @@ def train(
     )
     stopped = rows[-1]["test_accuracy"] is None
     planned, grown = arena_bytes(trainer), growth(before)
-    options = {
-        "--resume": save,
-        "--data": data,
-        "--epochs": epochs,
-        "--schedule": schedule,
-        "--warmup": warmup or None,
-        "--seed": seed or None,
-        "--threads": threads if threads > 1 else None,
-        "--test-fraction": test_fraction,
-    }
-    again = resume_command(options, test_group or []) if stopped and save is not None else None
+    again = None
+    if stopped and save is not None:
+        options = {"--resume": save, "--data": data, "--epochs": epochs, "--schedule": schedule}
+        options |= {"--warmup": warmup or None, "--seed": seed or None}
+        options |= {"--threads": threads if threads > 1 else None, "--test-fraction": test_fraction}
+        again = resume_command(options, test_group or [])
     if as_json:
         fields = {"epochs": rows, "stopped": stopped, "resume": again, "planned_bytes": planned}
         print(json.dumps({**fields, "measured_bytes": grown}))
@@ -204,70 +206,6 @@ def run(
             console.print(epoch_line(rows[-1], epochs, len(y)))
             if trainer.epochs >= epochs or not judged:
                 return rows
-
-
-def growth(before: int | None) -> int | None:
-    """Return the bytes by which this process's peak has grown, where that can be measured."""
-    after = peak_bytes()
-    return None if before is None or after is None else after - before
-
-
-def arena_bytes(trainer: Trainer) -> int | None:
-    """Return the bytes planned for the arena; the oracle has none."""
-    return trainer.plan.peak_bytes if trainer.engine == "native" else None
-
-
-def print_end(
-    console: Console, planned: int | None, grown: int | None, save: Path | None, again: str | None
-) -> None:
-    """Print what memory was planned and used, and where the run was saved."""
-    measured = (
-        "the peak of this process cannot be measured here"
-        if grown is None
-        else f"the process's peak grew by {format_size(grown)} beside the data"
-    )
-    arena = "no arena" if planned is None else f"{format_size(planned)} planned for the arena"
-    console.print(f"memory: {arena}; {measured}")
-    if save is not None:
-        console.print(f"saved {save}", markup=False)
-    if again is not None:
-        console.print(f"go on with: {again}", markup=False)
-
-
-def epoch_fields(epoch: int, learnt: Metrics, test: Metrics | None) -> Row:
-    """Return one epoch's figures as JSON-ready fields."""
-    return {
-        "epoch": epoch,
-        "loss": learnt.loss,
-        "train_accuracy": learnt.accuracy,
-        "test_accuracy": None if test is None else test.accuracy,
-        "examples": learnt.examples,
-    }
-
-
-def epoch_line(row: Row, epochs: int, count: int) -> str:
-    """Return one epoch's figures as a line of text; count is the examples of a whole epoch."""
-    start = f"epoch {row['epoch']}/{epochs}: "
-    if not row["examples"]:
-        learnt = "nothing trained"
-    else:
-        learnt = f"loss {row['loss']:.3f}, training {row['train_accuracy']:.1%}"
-    if row["test_accuracy"] is not None:
-        return f"{start}{learnt}, test {row['test_accuracy']:.1%}"
-    if row["examples"] == count:
-        return f"{start}{learnt} (stopped before its test)"
-    return f"{start}{learnt} (stopped after {row['examples']} of {count} examples)"
-
-
-def resume_command(options: Mapping[str, object], test_groups: list[int]) -> str:
-    """Return the command that goes on with a run; an option of None is left out."""
-    words = ["edgetrain", "train"]
-    for name, value in options.items():
-        if value is not None:
-            words += [name, str(value)]
-    for group in test_groups:
-        words += ["--test-group", str(group)]
-    return shlex.join(words)
 
 
 def take_over(trainer: Trainer, path: Path | None) -> None:

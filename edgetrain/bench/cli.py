@@ -42,6 +42,9 @@ def step(  # noqa: PLR0917 - a command's options, given by name
     mode: Annotated[str, typer.Option(help="How ours trains: bnn or fsb.")] = "bnn",
     gradient: GradientOption = "luq4",
     draws: Draws = 1,
+    recompute: Annotated[
+        str, typer.Option(help="Whether our gradients are made twice for memory: always or never.")
+    ] = "never",
     pairs: Annotated[int, typer.Option(help="Fresh processes of each side, in turn.")] = 5,
     seconds: Annotated[float, typer.Option(help="Seconds to time in each process.")] = 1.0,
     limit: Annotated[
@@ -53,7 +56,14 @@ def step(  # noqa: PLR0917 - a command's options, given by name
 ) -> None:
     """Time one training step, and the growth of peak memory, in fresh processes."""
     request = Request(
-        network, batch, threads, seconds=seconds, mode=mode, gradient=gradient, draws=draws
+        network,
+        batch,
+        threads,
+        seconds=seconds,
+        mode=mode,
+        gradient=gradient,
+        draws=draws,
+        recompute=recompute,
     )
     comparison = Comparison(request, against, pairs, limit)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -74,6 +84,8 @@ def step(  # noqa: PLR0917 - a command's options, given by name
         command = f"edgetrain bench step {network} --batch {batch} --threads {threads}"
         if (gradient, draws) != (GRADIENT.format.name, GRADIENT.draws):
             command += f" --gradient {gradient} --draws {draws}"
+        if recompute != "never":
+            command += f" --recompute {recompute}"
         write_record(Path(json), f"{command} --mode {mode} --against {against}", asdict(report))
     Console().print(step_table(report))
 
@@ -83,7 +95,8 @@ def step_table(report: StepReport) -> Table:
     threads = "1 thread" if report.threads == 1 else f"{report.threads} threads"
     trained = f"{report.mode}, {report.gradient}"
     table = Table(
-        title=f"{report.network}, {trained}, batch {report.batch}, {threads}, {report.isa}",
+        title=f"{report.network}, {trained}, batch {report.batch}, {threads}, {report.isa}, "
+        f"recompute {report.recompute}",
         caption=f"medians of {report.pairs} fresh processes of each side, in turn",
     )
     for name in ("", "step", "peak memory, growth"):

@@ -34,8 +34,8 @@ RESET_PEAK = "5"
 class Request:
     """What one process is to measure.
 
-    mode, gradient and draws are how ours trains, variant which of the rival's ways to run
-    (rival.VARIANTS); seconds is how long to time.
+    mode, gradient and draws are how ours trains, recompute what its plan makes twice, variant which
+    of the rival's ways to run (rival.VARIANTS); seconds is how long to time.
     """
 
     network: str
@@ -45,6 +45,7 @@ class Request:
     mode: str = "bnn"
     gradient: str = "luq4"
     draws: int = 1
+    recompute: str = "never"
     variant: str = ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import cast
 
 from edgetrain.bench.measure import (
     Request,
@@ -13,6 +14,7 @@ from edgetrain.bench.measure import (
     peak_bytes,
 )
 from edgetrain.bench.networks import TINY_BATCH, find_network, tiny
+from edgetrain.choices import Recompute
 from edgetrain.model import Model
 from edgetrain.ops.op import Mode
 from edgetrain.planner import plan
@@ -54,6 +56,7 @@ def build(model: Model, batch: int, request: Request) -> Trainer:
             gradient=request.gradient,
             draws=request.draws,
             threads=request.threads,
+            recompute=cast(Recompute, request.recompute),
         )
     )
 

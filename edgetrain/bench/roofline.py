@@ -22,7 +22,6 @@ from edgetrain.bench.networks import find_network
 from edgetrain.bench.ours import examples
 from edgetrain.errors import ConfigError
 from edgetrain.model import Block
-from edgetrain.ops import Context
 from edgetrain.ops.op import Mode
 from edgetrain.planner import Plan, plan
 
@@ -157,15 +156,7 @@ def report(
 def block_rows(block: Block, chosen: Plan, limits: Limits, times: Times) -> Iterator[Row]:
     """Yield the phases of one layer."""
     weights, index = block.weights, block.index
-    context = Context(
-        index,
-        block.source,
-        chosen.mode,
-        chosen.micro_batch,
-        chosen.threads,
-        last=index == sum(1 for _ in chosen.model.blocks()) - 1,
-        block_pixels=block.pixels,
-    )
+    context = next(c for b, op, c in chosen.walk() if b.index == index and op is weights)
     cost = weights.arithmetic(context)
     bits = block.source.kind == "bits" and weights.weight_mode(chosen.mode) == "bnn"
     below = 0 if context.first else cost.forward

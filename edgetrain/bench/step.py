@@ -19,9 +19,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from statistics import median
+from typing import get_args
 
 from edgetrain.bench.measure import Request, Sample
 from edgetrain.bench.networks import convolves, find_network
+from edgetrain.choices import Recompute
 from edgetrain.errors import ConfigError, WorkerError
 from edgetrain.gradient import gradient_of
 
@@ -68,7 +70,11 @@ class Comparison:
     def __post_init__(self) -> None:
         find_network(self.request.network)
         gradient_of(self.request.gradient, self.request.draws).check_engine("native")
-        known = (("--against", self.against, AGAINST), ("--mode", self.request.mode, MODES))
+        known = (
+            ("--against", self.against, AGAINST),
+            ("--mode", self.request.mode, MODES),
+            ("--recompute", self.request.recompute, get_args(Recompute)),
+        )
         for option, word, words in known:
             if word not in words:
                 raise ConfigError(f"{option} {word!r} is unknown: choose {' or '.join(words)}")
@@ -138,6 +144,7 @@ class StepReport:
     threads: int
     mode: str
     gradient: str
+    recompute: str
     isa: str
     pairs: int
     ours: Ours
@@ -232,6 +239,7 @@ def summarize(
         threads=request.threads,
         mode=request.mode,
         gradient=gradient_of(request.gradient, request.draws).describe(),
+        recompute=request.recompute,
         isa=ours[0].isa,
         pairs=len(ours),
         ours=mine,

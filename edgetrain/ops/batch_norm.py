@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from edgetrain.ops.op import Arithmetic, Context, Op, Signal, TensorRule, padded
+from edgetrain.ops.op import Arithmetic, Context, Op, Phase, Signal, TensorRule, padded
 
 __all__ = ["CHANNEL_STATE", "BatchNorm"]
 
@@ -40,19 +40,28 @@ class BatchNorm(Op):
         kept = CHANNEL_STATE + (MOMENTS if context.learns else ())
         rules = [TensorRule(name, 4 * channels, "persistent") for name in kept]
         if context.learns:
-            rules += [
-                TensorRule("inverse_deviation", 4 * padded(channels), "retained"),
-                TensorRule("output_gradient", 4 * rows * padded(channels), "gradient"),
-                # Two 64-bit sums and four float32 coefficients a channel.
-                TensorRule("channel_sums", 32 * padded(channels), "norm"),
-            ]
+            rules.append(TensorRule("inverse_deviation", 4 * padded(channels), "retained"))
+            rules.append(self._channel_sums(context))
+        if context.learns and not context.remade:
+            rules.append(TensorRule("output_gradient", 4 * rows * padded(channels), "gradient"))
         if context.learns and context.gradient.format.channel_scales:
             # The power of two of a channel's scale.
-            rules.append(TensorRule("channel_shifts", padded(channels), "codes"))
+            phase: Phase = "early_codes" if context.remade else "codes"
+            rules.append(TensorRule("channel_shifts", padded(channels), phase))
         if context.last:
             rules.append(TensorRule("sign", rows * padded(channels) // 8, "retained"))
             rules.append(TensorRule("logits", 4 * rows * channels, "retained"))
         return tuple(rules)
+
+    def _channel_sums(self, context: Context) -> TensorRule:
+        """Two 64-bit sums and four 32-bit extremes a channel, of every thread where it is remade.
+
+        Then four float32 coefficients a channel.
+        """
+        width = padded(context.source.channels)
+        sums = 32 * width * (context.threads if context.remade else 1)
+        phase: Phase = "remade" if context.remade else "norm"
+        return TensorRule("channel_sums", sums + 16 * width, phase)
 
     def arithmetic(self, context: Context) -> Arithmetic:
         elements = context.examples * context.source.features

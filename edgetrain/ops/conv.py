@@ -199,7 +199,7 @@ class Conv(WeightOp):
             codes = context.gradient.code_bytes(rows * padded(self.outputs))
             rules.append(TensorRule("codes", codes, context.codes_phase))
             rules.append(TensorRule("backward_tile", tile, "products"))
-        return (*rules, *self._sign_index(context))
+        return (*rules, *self._sign_index(context), *self._example_gradient(context))
 
     def arithmetic(self, context: Context) -> Arithmetic:
         shape, planes = self.geometry(context.source), self.planes(context)
@@ -241,6 +241,7 @@ class Conv(WeightOp):
             self._backward_tile(context) if context.learns else 0,
             offsets.get("sign_index", -1),
             self.gradient_span(context.source, context.mode, context.gradient),
+            int(context.twice),
         )
 
     def _forward_tile(self, context: Context) -> int:
@@ -285,7 +286,7 @@ class Conv(WeightOp):
             return parts
         height = shape.height + shape.kernel_height - 1
         image = height * (shape.width + shape.kernel_width - 1) * depth
-        return (*parts, image, shape.taps * depth * LANES)
+        return (*parts, image, self.gradient_planes(context) * shape.taps * depth * LANES)
 
     def _can_look_up_weights(self, context: Context) -> bool:
         if self.frozen or context.gradient.draws > 1:
@@ -306,6 +307,13 @@ class Conv(WeightOp):
             return ()
         size = lookup.sign_index(self.geometry(context.source), self.outputs)
         return (TensorRule("sign_index", size, "products"),)
+
+    def _example_gradient(self, context: Context) -> tuple[TensorRule, ...]:
+        """The gradient of one example's input for each thread, where it is made twice."""
+        if not context.twice:
+            return ()
+        size = 4 * context.source.pixels * padded(context.source.channels)
+        return (TensorRule("example_gradient", context.threads * size, "products"),)
 
 
 @dataclass(frozen=True)

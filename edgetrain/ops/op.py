@@ -41,7 +41,9 @@ Phase = Literal[
     "gradient",
     "forward",
     "norm",
+    "remade",
     "codes",
+    "early_codes",
     "products",
     "sent",
 ]
@@ -56,7 +58,9 @@ passed      from the forward step to the last step of another block that reads i
 gradient    from the products of the block above, which make it, to the norm's step
 forward     during the forward step
 norm        during the norm's step
+remade      from the products of the block above, which make the gradient twice, to the norm's step
 codes       from the norm's step to the products
+early_codes from the products of the block above to this block's
 products    during the products
 sent        from the norm's step to the products, and to the norm's step of what the shortcut reads
 """
@@ -111,7 +115,9 @@ class Context:
     index is the number of its block, block_pixels the pixels that flow out of the block, source
     what flows into the op, examples the micro-batch, branch what the block's shortcut reads, lowest
     the number of the lowest block that trains, where the backward pass ends, latent how the plan
-    holds latents, gradient how it holds the gradient of the sums.
+    holds latents, gradient how it holds the gradient of the sums. twice says that the block makes
+    the gradient of its input twice, an example at a time, so that it never exists whole; remade,
+    that the block above does so.
     """
 
     index: int
@@ -125,6 +131,8 @@ class Context:
     lowest: int = 0
     latent: Latent = "int8"
     gradient: Gradient = GRADIENT
+    twice: bool = False
+    remade: bool = False
 
     @property
     def first(self) -> bool:
@@ -139,7 +147,9 @@ class Context:
     @property
     def codes_phase(self) -> Phase:
         """When the codes of the gradient of the block's sums are alive."""
-        return "sent" if self.branch is not None and self.branch.adds else "codes"
+        if self.branch is not None and self.branch.adds:
+            return "sent"
+        return "early_codes" if self.remade else "codes"
 
 
 @dataclass(frozen=True)

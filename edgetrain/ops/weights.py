@@ -202,7 +202,8 @@ class WeightOp(Op):
         """Return how often the backward pass goes over the products of the forward pass."""
         if not context.learns:
             return 0
-        return (0 if self.frozen else context.gradient.draws) + self.gradient_planes(context)
+        made = 2 if context.twice else 1
+        return (0 if self.frozen else context.gradient.draws) + made * self.gradient_planes(context)
 
     def check_outputs(self) -> None:
         """Raise ModelError for a number of outputs or a training that cannot be."""

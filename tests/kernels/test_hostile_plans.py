@@ -75,6 +75,7 @@ PLANS: dict[str, Plan] = {
     "mlp_fsb": plan(mlp(70, 5, (64, 33)), 9, "fsb"),
     "images_bnn": plan(IMAGES, 5, "bnn", threads=2),
     "images_fsb": plan(IMAGES, 5, "fsb"),
+    "images_twice": plan(IMAGES, 5, "bnn", threads=2, recompute="always"),
     "joined_bnn": plan(JOINED, 4, "bnn", threads=2),
     "joined_fsb": plan(JOINED, 4, "fsb"),
     "mlp_frozen": plan(freeze(mlp(70, 5, (64, 33)), 1), 9, "bnn", threads=2),

@@ -130,8 +130,18 @@ class TestWithoutRival:
     def test_json_has_the_public_keys(self) -> None:
         report = compare(Comparison(REQUEST, "none", pairs=1), ask=asker({}))
         found = json.loads(report.to_json())
-        keys = {"network", "batch", "threads", "mode", "gradient", "isa", "pairs", "ours"}
-        keys |= {"torch", "ratio"}
+        keys = {
+            "network",
+            "batch",
+            "threads",
+            "mode",
+            "gradient",
+            "recompute",
+            "isa",
+            "pairs",
+            "ours",
+        }
+        keys |= {"ours", "torch", "ratio"}
         assert set(found) == keys
         assert set(found["ours"]) == {"step_ms", "peak_growth_bytes", "planned_bytes"}
 

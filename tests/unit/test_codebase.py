@@ -27,6 +27,7 @@ LAYERS = ("edgetrain", "edgetrain.memory_profiler", "edgetrain.client", "edgetra
 ON_TOP = {
     ROOT / "edgetrain" / "cli.py",
     ROOT / "edgetrain" / "train_command.py",
+    ROOT / "edgetrain" / "train_report.py",
     *(ROOT / "edgetrain" / "bench").glob("*.py"),
 }
 LONGEST_MODULE, LONGEST_FUNCTION, LONGEST_NATIVE = 350, 50, 500

@@ -13,7 +13,9 @@ import pytest
 import edgetrain as et
 from edgetrain import _native
 from edgetrain.errors import BudgetError, ModelError
+from edgetrain.models import MODELS
 from edgetrain.ops import BatchNorm, Conv2d, Flatten, Linear, MaxPool, Sign, SoftmaxCrossEntropy
+from edgetrain.ops.op import Mode
 from edgetrain.planner import LARGEST_BATCH, micro_batches
 from edgetrain.step import step_settings
 
@@ -198,3 +200,24 @@ def test_a_micro_batch_of_too_many_pixels_is_passed_over_or_refused() -> None:
     with pytest.raises(ModelError, match="too many pixels: choose 1 to 63"):
         et.plan(model, 64, micro_batch=64)
     assert et.plan(model, 64).micro_batch == 32
+
+
+@pytest.mark.parametrize("mode", ["bnn", "fsb"])
+@pytest.mark.parametrize("name", ["cnv", "binarynet", "har_cnn"])
+def test_making_gradients_twice_leaves_none_at_the_peak(name: str, mode: Mode) -> None:
+    whole = et.plan(MODELS[name](), mode=mode, recompute="never")
+    lean = et.plan(MODELS[name](), mode=mode, recompute="always")
+    assert not whole.remade
+    assert lean.remade
+    assert lean.peak_bytes < whole.peak_bytes
+    assert lean.arithmetic.backward > whole.arithmetic.backward
+
+
+def test_gradients_are_made_twice_before_the_micro_batch_shrinks() -> None:
+    whole = et.plan(MODELS["cnv"]())
+    assert not whole.remade
+    fitting = et.plan(MODELS["cnv"](), memory=whole.peak_bytes - 1)
+    assert fitting.remade
+    assert fitting.micro_batch == whole.micro_batch
+    smaller = et.plan(MODELS["cnv"](), memory=whole.peak_bytes - 1, recompute="never")
+    assert smaller.micro_batch < whole.micro_batch

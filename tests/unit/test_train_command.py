@@ -17,7 +17,7 @@ import pytest
 import edgetrain as et
 from edgetrain.metrics import Metrics
 from edgetrain.schedule import SCHEDULES
-from edgetrain.train_command import epoch_fields, epoch_line
+from edgetrain.train_report import epoch_fields, epoch_line
 
 COMMAND = str(Path(sys.executable).with_name("edgetrain"))
 # Small batches, so that an epoch is hundreds of micro-batches and a stop falls inside one.

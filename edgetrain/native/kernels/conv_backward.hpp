@@ -22,33 +22,34 @@ struct ConvBackward {
 
   // The gradient[rows][32] of the input and the update of the weights; null leaves either out.
   static void run(const ConvWeights& weights, const Input& input, const ConvGradient& gradient,
-                  std::size_t examples, std::size_t first, const ConvBackwardScratch& scratch,
+                  Range examples, std::size_t first, const ConvBackwardScratch& scratch,
                   std::int32_t* input_gradient, const UpdateStep* step) {
     const ConvShape& shape = weights.shape;
     const std::size_t depth = padded(shape.outputs);
     const std::size_t quads = padded(shape.pixels(), 4) / 4;
     const std::size_t draws = step != nullptr ? gradient.draws : 1;
-    const std::size_t chunk = chunk_examples(examples, shape.pixels());
-    if (input_gradient != nullptr) {
+    const std::size_t chunk = chunk_examples(examples.count, shape.pixels());
+    if (input_gradient != nullptr && examples.begin == 0) {
       std::memset(scratch.code_image, code_zero, shape.code_height() * shape.code_width() * depth);
+      pack_panels(weights, gradient.shifts, first, scratch);
     }
-    for (std::size_t begin = 0; begin < examples; begin += chunk) {
-      const std::size_t count = std::min(chunk, examples - begin);
+    for (std::size_t begin = 0; begin < examples.count; begin += chunk) {
+      const Range part = {examples.begin + begin, std::min(chunk, examples.count - begin)};
       for (std::size_t draw = 0; draw < draws; ++draw) {
         const ConvGradient drawn = gradient.of_draw(draw);
-        for (std::size_t i = 0; i < count; ++i) {
-          Codes::decode(shape, drawn, begin + i, depth, scratch.code_rows);
+        for (std::size_t i = 0; i < part.count; ++i) {
+          Codes::decode(shape, drawn, part.begin + i, depth, scratch.code_rows);
           if (step != nullptr) {
             interleave_rows(shape, scratch.code_rows, scratch.columns + i * quads * 4 * depth);
           }
           if (input_gradient != nullptr && draw == 0) {
             place(shape, scratch.code_rows, scratch.code_image);
-            multiply_input(weights, gradient.shifts, first, begin + i == 0, scratch,
+            multiply_input(weights, gradient.shifts != nullptr, scratch,
                            input_gradient + (begin + i) * shape.height * shape.width * lanes);
           }
         }
         if (step != nullptr) {
-          multiply_weights(shape, input, {begin, count}, first, begin + draw > 0, scratch);
+          multiply_weights(shape, input, part, first, begin + draw > 0, scratch);
         }
       }
     }
@@ -58,11 +59,6 @@ struct ConvBackward {
   }
 
  private:
-  struct Range {
-    std::size_t begin;
-    std::size_t count;
-  };
-
   // columns[pixels / 4][outputs][4 pixels], zero past the last pixel.
   static void interleave_rows(const ConvShape& shape, const std::uint8_t* rows,
                               std::uint8_t* columns) {
@@ -92,30 +88,45 @@ struct ConvBackward {
     }
   }
 
-  static void multiply_input(const ConvWeights& weights, const std::uint8_t* shifts,
-                             std::size_t first, bool first_time, const ConvBackwardScratch& scratch,
-                             std::int32_t* target) {
+  static std::size_t panel_bytes(const ConvShape& shape) {
+    return shape.taps() * padded(shape.outputs) * lanes;
+  }
+  static std::size_t panels_of(WeightMode mode, bool shifted) {
+    return shifted ? shifted_planes(mode) : planes_of(mode);
+  }
+  static std::int32_t factor_of(WeightMode mode, bool shifted, std::size_t plane) {
+    return shifted ? shifted_factor(mode, plane) : plane_factor(mode, plane);
+  }
+
+  static void pack_panels(const ConvWeights& weights, const std::uint8_t* shifts, std::size_t first,
+                          const ConvBackwardScratch& scratch) {
+    const ConvShape& shape = weights.shape;
+    const bool shifted = shifts != nullptr;
+    for (std::size_t plane = 0; plane < panels_of(weights.mode, shifted); ++plane) {
+      std::int8_t* panel = scratch.weight_panel + plane * panel_bytes(shape);
+      Panels::pack_channels(weights, first, plane, shifts, panel);
+      Panel<Isa>::sum_lanes(panel, shape.taps() * padded(shape.outputs) / 4,
+                            -code_zero * factor_of(weights.mode, shifted, plane), false,
+                            scratch.initial + plane * lanes);
+    }
+  }
+
+  static void multiply_input(const ConvWeights& weights, bool shifted,
+                             const ConvBackwardScratch& scratch, std::int32_t* target) {
     const ConvShape& shape = weights.shape;
     const std::size_t depth = padded(shape.outputs);
-    const bool shifted = shifts != nullptr;
-    const std::size_t planes = shifted ? shifted_planes(weights.mode) : planes_of(weights.mode);
     constexpr std::int32_t zeros[lanes] = {};
-    for (std::size_t plane = 0; plane < planes; ++plane) {
-      const std::int32_t factor =
-          shifted ? shifted_factor(weights.mode, plane) : plane_factor(weights.mode, plane);
-      std::int32_t* initial = scratch.initial + plane * lanes;
-      if (first_time || planes > 1) {
-        Panels::pack_channels(weights, first, plane, shifts, scratch.weight_panel);
-        Panel<Isa>::sum_lanes(scratch.weight_panel, shape.taps() * depth / 4, -code_zero * factor,
-                              false, initial);
-      }
+    for (std::size_t plane = 0; plane < panels_of(weights.mode, shifted); ++plane) {
+      const std::int8_t* panel = scratch.weight_panel + plane * panel_bytes(shape);
+      const std::int32_t* initial = scratch.initial + plane * lanes;
       for (std::size_t y = 0; y < shape.height; ++y) {
         for (std::size_t tap_row = 0; tap_row < shape.kernel_height; ++tap_row) {
           const std::uint8_t* row = scratch.code_image + (y + tap_row) * shape.code_width() * depth;
           Isa::dot({row, depth, 4}, shape.width,
-                   scratch.weight_panel + tap_row * shape.kernel_width * depth * lanes,
-                   shape.kernel_width * depth / 4, tap_row == 0 ? initial : zeros, factor,
-                   plane + tap_row > 0, target + y * shape.width * lanes, lanes);
+                   panel + tap_row * shape.kernel_width * depth * lanes,
+                   shape.kernel_width * depth / 4, tap_row == 0 ? initial : zeros,
+                   factor_of(weights.mode, shifted, plane), plane + tap_row > 0,
+                   target + y * shape.width * lanes, lanes);
         }
       }
     }

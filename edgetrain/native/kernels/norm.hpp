@@ -59,9 +59,7 @@ struct NormKernels {
     }
   }
 
-  static void gradient_sums(const GradientTile& tile, std::int64_t* sum, std::int64_t* signed_sum) {
-    std::fill_n(sum, lanes, 0);
-    std::fill_n(signed_sum, lanes, 0);
+  static void gradient_sums(const GradientTile& tile, GradientSums& sums) {
     for (std::size_t begin = 0; begin < tile.count; begin += tile.safe_rows) {
       const std::size_t end = std::min(begin + tile.safe_rows, tile.count);
       std::int32_t all[lanes] = {};
@@ -80,36 +78,24 @@ struct NormKernels {
         for (std::uint32_t lane = 0; lane < lanes; ++lane) {
           positive[lane] += value[lane] & -static_cast<std::int32_t>((signs >> lane) & 1U);
         }
+        spread(value, signs, 1, sums);
+        spread(value, ~signs, 0, sums);
       }
       for (std::size_t lane = 0; lane < lanes; ++lane) {
         const std::int64_t total = all[lane];
-        sum[lane] += total;
-        signed_sum[lane] += 2 * static_cast<std::int64_t>(positive[lane]) - total;
+        sums.sum[lane] += total;
+        sums.signed_sum[lane] += 2 * static_cast<std::int64_t>(positive[lane]) - total;
       }
     }
-  }
-
-  static void gradient_maxima(const GradientTile& tile, const GradientLine& line) {
-    // Floats without their sign are in the order of their bits.
-    std::uint32_t largest[lanes] = {};
-    for (std::size_t row = 0; row < tile.count; ++row) {
-      float values[lanes];
-      std::uint32_t bits[lanes];
-      evaluate(tile, line, row, values);
-      std::memcpy(bits, values, sizeof bits);
-      for (std::size_t lane = 0; lane < lanes; ++lane) {
-        largest[lane] = std::max(largest[lane], bits[lane] & 0x7FFFFFFFU);
-      }
-    }
-    std::memcpy(line.range, largest, sizeof largest);
   }
 
   static void gradient_codes(const GradientTile& tile, const GradientLine& line, Key key,
-                             std::size_t first, std::size_t channels, std::uint8_t* codes) {
+                             const CodePlace& place, std::uint8_t* codes) {
     for (std::size_t row = 0; row < tile.count; ++row) {
       float values[lanes];
       evaluate(tile, line, row, values);
-      const auto counter = static_cast<std::uint32_t>(row * channels + first);
+      const auto counter =
+          static_cast<std::uint32_t>((place.first_row + row) * place.channels + place.first);
       std::uint32_t draws[lanes];
       for (std::uint32_t lane = 0; lane < lanes; ++lane) {
         draws[lane] = random_bits(key, counter + lane) >> 9;
@@ -143,6 +129,18 @@ struct NormKernels {
   }
 
  private:
+  // The least and the largest of the values whose bit is set.
+  static void spread(const std::int32_t* value, std::uint32_t bits, std::size_t sign,
+                     GradientSums& sums) {
+    std::int32_t* lowest = sums.lowest[sign];
+    std::int32_t* highest = sums.highest[sign];
+    for (std::uint32_t lane = 0; lane < lanes; ++lane) {
+      const bool taken = ((bits >> lane) & 1U) != 0;
+      lowest[lane] = std::min(lowest[lane], taken ? value[lane] : INT32_MAX);
+      highest[lane] = std::max(highest[lane], taken ? value[lane] : INT32_MIN);
+    }
+  }
+
   static std::uint32_t mask_word(const GradientTile& tile, std::size_t row) {
     return tile.mask == nullptr ? ~0U : tile.mask[row * tile.words];
   }

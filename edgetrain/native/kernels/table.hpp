@@ -33,7 +33,6 @@ constexpr Kernels make_table(const DepthwiseKernels& depthwise = depthwise_table
       &NormKernels<Isa>::sums,
       &NormKernels<Isa>::signs,
       &NormKernels<Isa>::gradient_sums,
-      &NormKernels<Isa>::gradient_maxima,
       &NormKernels<Isa>::gradient_codes,
       &NormKernels<Isa>::decode_codes,
       &ShortcutKernels<Isa>::add_signs,

@@ -89,12 +89,14 @@ LossResult Engine::train(const Examples& examples, const StepSettings& settings)
   float scale = 1.0F / (static_cast<float>(examples.count) * static_cast<float>(gradient_units));
   for (std::size_t index = program_.blocks.size(); index-- > program_.lowest;) {
     const Block& block = program_.blocks[index];
-    scale = backward_norm(block, examples.count, scale, settings);
+    if (!block.remade) {
+      scale = backward_norm(block, examples.count, scale, settings);
+    }
     const Timer timer(profile_, index, Phase::gradients);
     if (block.convolutional && block.conv.depthwise()) {
       backward_depthwise(block, examples.count, settings);
     } else if (block.convolutional) {
-      backward_conv(block, examples.count, settings);
+      scale = backward_conv(block, examples.count, scale, settings);
     } else {
       decode_codes(block, examples.count);
       backward_linear(block, examples.count, settings);
@@ -245,62 +247,6 @@ LossResult Engine::loss(std::size_t count) {
                                arena_.at<std::int32_t>(record.gradient), program_.examples);
 }
 
-// Turns the gradient of the block's output into 4-bit codes of the gradient of its sums, moves the
-// shifts, and returns the value of a code's unit.
-float Engine::backward_norm(const Block& block, std::size_t count, float scale,
-                            const StepSettings& settings) {
-  const Timer timer(profile_, block.layer(), Phase::backward_norm);
-  const std::size_t rows = count * block.pixels();
-  scale = receive_gradients(block, rows, scale);
-  if (block.shortcut.joins_bits()) {
-    send_gradient(block, rows, scale, settings);
-  }
-  const std::size_t tiles = tiles_of(block.norm.channels);
-  pool_.run(tiles, [&](std::size_t tile, std::size_t) {
-    sum_tile(block, rows, tile * lanes, scale, settings);
-  });
-  const float unit = set_scales(block, block.span());
-  auto* codes =
-      arena_.at<std::uint8_t>(block.convolutional ? block.conv.codes : block.linear.codes);
-  pool_.run(tiles, [&](std::size_t tile, std::size_t) {
-    const std::size_t first = tile * lanes;
-    for (std::size_t draw = 0; draw < program_.draws; ++draw) {
-      const Key key =
-          derive(seed_, settings.step, draw << 32 | block.layer(), Purpose::gradient_codes);
-      kernels_.gradient_codes(gradient_tile(block, rows, first), gradient_line(block, first), key,
-                              first, padded(block.norm.channels), codes + draw * draw_bytes(block));
-    }
-  });
-  if (block.shortcut.join == Join::add) {
-    sent_[block.layer()] = static_cast<float>(block.shortcut.gain) * unit;
-  }
-  return unit;
-}
-
-// Sets what makes codes of every channel's magnitudes, and the power of two that its codes lack;
-// returns the value of their common unit. A scale is the tensor's, halved as often as the span and
-// the channel's own largest magnitude allow.
-float Engine::set_scales(const Block& block, std::int32_t span) {
-  const std::size_t width = padded(block.norm.channels);
-  float* range = gradient_line(block, 0).range;
-  const float maximum = *std::max_element(range, range + width);
-  // Below this the inverse would overflow; no gradient of a network that learns is so small.
-  constexpr float smallest = 1e-30F;
-  const float inverse = maximum > smallest ? 64.0F / maximum : 0.0F;
-  for (std::size_t channel = 0; channel < width; ++channel) {
-    std::int32_t halved = 0;
-    for (float doubled = 2.0F * range[channel]; halved < span && doubled <= maximum;
-         doubled *= 2.0F) {
-      ++halved;
-    }
-    range[channel] = inverse * static_cast<float>(1 << halved);
-    if (span > 0) {
-      channel_shifts(block)[channel] = static_cast<std::uint8_t>(span - halved);
-    }
-  }
-  return maximum > smallest ? maximum / static_cast<float>(64 << span) : 0.0F;
-}
-
 void Engine::decode_codes(const Block& block, std::size_t count) {
   const LinearRecord& linear = block.linear;
   const std::size_t width = padded(linear.outputs);
@@ -314,32 +260,6 @@ void Engine::decode_codes(const Block& block, std::size_t count) {
                             column == nullptr ? nullptr : column + draw * columns);
     }
   });
-}
-
-void Engine::sum_tile(const Block& block, std::size_t count, std::size_t first, float scale,
-                      const StepSettings& settings) {
-  const BatchNormRecord& norm = block.norm;
-  const GradientTile tile = gradient_tile(block, count, first);
-  const GradientLine line = gradient_line(block, first);
-  auto* sum = arena_.at<std::int64_t>(norm.channel_sums) + first;
-  auto* signed_sum = arena_.at<std::int64_t>(norm.channel_sums) + padded(norm.channels) + first;
-  kernels_.gradient_sums(tile, sum, signed_sum);
-  const std::size_t channels = std::min(lanes, norm.channels - first);
-  const ShiftState state = {arena_.at<float>(norm.shift), arena_.at<float>(norm.moment1),
-                            arena_.at<float>(norm.moment2)};
-  const auto* inverse = arena_.at<float>(norm.inverse_deviation) + first;
-  for (std::size_t lane = 0; lane < lanes; ++lane) {
-    ChannelLine channel{};
-    if (lane < channels) {
-      channel = line_of(sum[lane], signed_sum[lane], scale, inverse[lane], count);
-      step_shift(state, first + lane, static_cast<double>(scale) * static_cast<double>(sum[lane]),
-                 settings.shift);
-    }
-    line.slope[lane] = channel.slope;
-    line.upper[lane] = channel.upper;
-    line.lower[lane] = channel.lower;
-  }
-  kernels_.gradient_maxima(tile, line);
 }
 
 void Engine::backward_linear(const Block& block, std::size_t count, const StepSettings& settings) {
@@ -406,44 +326,6 @@ Input Engine::input_of(const LinearRecord& record) const {
   }
   return {arena_.at<std::uint32_t>(record.input),
           record.input_bytes == absent ? nullptr : arena_.at<std::uint8_t>(record.input_bytes)};
-}
-
-GradientTile Engine::gradient_tile(const Block& block, std::size_t count, std::size_t first) const {
-  const BatchNormRecord& norm = block.norm;
-  const std::size_t word = first / lanes;
-  return {
-      arena_.at<std::int32_t>(norm.output_gradient) + first * program_.examples * block.pixels(),
-      arena_.at<std::uint32_t>(block.last ? norm.sign : block.sign.sign) + word,
-      block.last ? nullptr : arena_.at<std::uint32_t>(block.sign.mask) + word,
-      tiles_of(norm.channels),
-      count,
-      static_cast<std::size_t>(INT32_MAX) / largest_gradient(block)};
-}
-
-// The largest magnitude that the gradient of a block's output can have: the plan's limits on
-// layers and shortcuts keep it within 32 bits.
-std::size_t Engine::largest_gradient(const Block& block) const {
-  if (block.last) {
-    return static_cast<std::size_t>(gradient_units);
-  }
-  return largest_input_gradient(program_.blocks[block.layer() + 1]) +
-         block.copies * static_cast<std::size_t>(largest_entry);
-}
-
-GradientLine Engine::gradient_line(const Block& block, std::size_t first) const {
-  const std::size_t width = padded(block.norm.channels);
-  auto* lines = arena_.at<float>(block.norm.channel_sums + 16 * width) + first;
-  return {lines, lines + width, lines + 2 * width, lines + 3 * width};
-}
-
-// Null where a tensor has one scale.
-std::uint8_t* Engine::channel_shifts(const Block& block) const {
-  return block.span() > 0 ? arena_.at<std::uint8_t>(block.norm.channel_shifts) : nullptr;
-}
-
-// The 4-bit codes of one draw.
-std::size_t Engine::draw_bytes(const Block& block) const {
-  return program_.examples * block.pixels() * padded(block.norm.channels) / 2;
 }
 
 }  // namespace edgetrain

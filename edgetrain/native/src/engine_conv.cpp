@@ -62,19 +62,24 @@ void Engine::forward_conv(const Block& block, std::size_t count, const double* m
   });
 }
 
-void Engine::backward_conv(const Block& block, std::size_t count, const StepSettings& settings) {
+float Engine::backward_conv(const Block& block, std::size_t count, float scale,
+                            const StepSettings& settings) {
   const ConvRecord& conv = block.conv;
   const ConvGradient gradient = conv_gradient(block);
   const UpdateStep update = update_step(conv.layer, settings);
-  const bool look_up = kernels_.lookup_input != nullptr;
-  const bool input = look_up && can_look_up_input(conv);
-  const bool weights = look_up && can_look_up_weights(conv, program_.examples, program_.draws);
+  const bool weights = kernels_.lookup_weights != nullptr &&
+                       can_look_up_weights(conv, program_.examples, program_.draws);
   // The weights must not move before the gradient of the input has read them.
-  if (input) {
+  const bool apart = conv.twice || looks_up_input(conv);
+  if (apart) {
     const Timer timer(profile_, conv.layer, Phase::input_gradient);
-    look_up_input(conv, gradient, count);
+    if (conv.twice) {
+      scale = remake_gradient(block, count, scale, settings);
+    } else {
+      look_up_input(conv, gradient, count);
+    }
   }
-  const bool rest = conv.passes() && !input;
+  const bool rest = conv.passes() && !apart;
   const bool moves = conv.trains() && !weights;
   if (rest || moves) {
     const Timer timer(moves ? nullptr : profile_, conv.layer, Phase::input_gradient);
@@ -83,46 +88,44 @@ void Engine::backward_conv(const Block& block, std::size_t count, const StepSett
   if (weights) {
     look_up_weights(conv, gradient, count, update);
   }
+  return scale;
+}
+
+bool Engine::looks_up_input(const ConvRecord& conv) const {
+  return kernels_.lookup_input != nullptr && can_look_up_input(conv);
 }
 
 void Engine::multiply(const ConvRecord& conv, const ConvGradient& gradient, std::size_t count,
                       bool passes, const UpdateStep* update) {
   const ConvWeights weights = weights_of(conv);
-  const ConvBackwardLayout layout = backward_layout(conv, program_.examples);
   const Input input = input_of(conv);
   const std::size_t rows = program_.examples * conv.shape.height * conv.shape.width;
   pool_.run(tiles_of(conv.shape.channels), [&](std::size_t tile, std::size_t thread) {
-    auto* base = backward_scratch(conv, thread);
-    const ConvBackwardScratch scratch = {
-        base,
-        reinterpret_cast<std::int8_t*>(base + layout.input_panel),
-        reinterpret_cast<std::int32_t*>(base + layout.gradient),
-        reinterpret_cast<std::int32_t*>(base + layout.initial),
-        base + layout.code_rows,
-        passes ? base + layout.code_image : nullptr,
-        reinterpret_cast<std::int8_t*>(base + layout.weight_panel)};
     auto* below =
         passes ? arena_.at<std::int32_t>(conv.input_gradient) + tile * rows * lanes : nullptr;
-    kernels_.conv_backward(weights, input, gradient, count, tile * lanes, scratch, below, update);
+    kernels_.conv_backward(weights, input, gradient, {0, count}, tile * lanes,
+                           product_scratch(conv, thread, passes), below, update);
+  });
+}
+
+void Engine::index_signs(const ConvRecord& conv) {
+  const ConvWeights weights = weights_of(conv);
+  auto* index = arena_.at<std::uint16_t>(conv.sign_index);
+  pool_.run(tiles_of(conv.shape.channels), [&](std::size_t tile, std::size_t) {
+    kernels_.lookup_index(weights, tile * lanes, index + tile * sign_index_tile(conv.shape));
   });
 }
 
 void Engine::look_up_input(const ConvRecord& conv, const ConvGradient& gradient,
                            std::size_t count) {
   const ConvWeights weights = weights_of(conv);
-  const LookupInputLayout layout = lookup_input_layout(conv);
-  const std::size_t pixels = conv.shape.height * conv.shape.width;
-  auto* index = arena_.at<std::uint16_t>(conv.sign_index);
-  pool_.run(tiles_of(conv.shape.channels), [&](std::size_t tile, std::size_t) {
-    kernels_.lookup_index(weights, tile * lanes, index + tile * sign_index_tile(conv.shape));
-  });
+  const std::size_t rows = conv.shape.height * conv.shape.width * lanes;
+  index_signs(conv);
   pool_.run(count, [&](std::size_t example, std::size_t thread) {
-    auto* base = backward_scratch(conv, thread);
-    const LookupInputScratch scratch = {base,
-                                        reinterpret_cast<std::int16_t*>(base + layout.tables)};
-    kernels_.lookup_input(weights, gradient, example, index, scratch,
-                          arena_.at<std::int32_t>(conv.input_gradient) + example * pixels * lanes,
-                          program_.examples * pixels * lanes);
+    kernels_.lookup_input(weights, gradient, example, arena_.at<std::uint16_t>(conv.sign_index),
+                          lookup_scratch(conv, thread),
+                          arena_.at<std::int32_t>(conv.input_gradient) + example * rows,
+                          program_.examples * rows);
   });
 }
 
@@ -144,6 +147,24 @@ void Engine::look_up_weights(const ConvRecord& conv, const ConvGradient& gradien
 ConvGradient Engine::conv_gradient(const Block& block) const {
   return {arena_.at<std::uint8_t>(block.conv.codes), pool_of(block), program_.draws,
           draw_bytes(block), channel_shifts(block)};
+}
+
+ConvBackwardScratch Engine::product_scratch(const ConvRecord& conv, std::size_t thread,
+                                            bool passes) const {
+  const ConvBackwardLayout layout = backward_layout(conv, program_.examples);
+  auto* base = backward_scratch(conv, thread);
+  return {base,
+          reinterpret_cast<std::int8_t*>(base + layout.input_panel),
+          reinterpret_cast<std::int32_t*>(base + layout.gradient),
+          reinterpret_cast<std::int32_t*>(base + layout.initial),
+          base + layout.code_rows,
+          passes ? base + layout.code_image : nullptr,
+          reinterpret_cast<std::int8_t*>(base + layout.weight_panel)};
+}
+
+LookupInputScratch Engine::lookup_scratch(const ConvRecord& conv, std::size_t thread) const {
+  auto* base = backward_scratch(conv, thread);
+  return {base, reinterpret_cast<std::int16_t*>(base + lookup_input_layout(conv).tables)};
 }
 
 std::uint8_t* Engine::backward_scratch(const ConvRecord& conv, std::size_t thread) const {

@@ -129,7 +129,10 @@ void Engine::send_gradient(const Block& block, std::size_t rows, float scale,
         words.mask[at] &= ~b;
       }
     }
-    kernels_.gradient_maxima(sent_tile(words, tile * lanes), line_from(tile * lanes));
+    GradientSums& sums = gradient_sums(block, 0, tile);
+    clear(sums);
+    kernels_.gradient_sums(sent_tile(words, tile * lanes), sums);
+    set_magnitudes(sums, line_from(tile * lanes));
   });
   sent_[block.layer()] = set_scales(block, 0);
   const Key key = derive(seed_, settings.step, block.layer(), Purpose::branch_codes);
@@ -137,7 +140,7 @@ void Engine::send_gradient(const Block& block, std::size_t rows, float scale,
   pool_.run(tiles, [&](std::size_t tile, std::size_t) {
     const JoinedWords words = joined_words(block, tile * lanes);
     kernels_.gradient_codes(sent_tile(words, tile * lanes), line_from(tile * lanes), key,
-                            tile * lanes, tiles * lanes, codes);
+                            {0, tile * lanes, tiles * lanes}, codes);
     for (std::size_t at = 0; at < rows * words.stride; at += words.stride) {
       words.sign[at] = xnor ? ~(words.sign[at] ^ words.branch[at]) : ~words.sign[at];
     }

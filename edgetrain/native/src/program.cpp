@@ -120,8 +120,12 @@ void check_batch_norm(const Program& program, const BatchNormRecord& r, std::siz
     fits_if(learns, program, offset, r.channels * 4, "the moments of batch norm");
   }
   fits_if(learns, program, r.inverse_deviation, width * 4, "the inverse deviation");
-  fits_if(learns, program, r.output_gradient, rows * width * 4, "the gradient of the output");
-  fits_if(learns, program, r.channel_sums, width * 32, "the channel sums");
+  // Whether it may be absent, the block above decides.
+  const bool remade = r.output_gradient == absent;
+  fits_if(learns && !remade, program, r.output_gradient, rows * width * 4,
+          "the gradient of the output");
+  const std::size_t sums = (remade ? program.threads : 1) * tiles_of(width) * sizeof(GradientSums);
+  fits_if(learns, program, r.channel_sums, sums + width * 16, "the channel sums");
   if (last) {
     fits(program, r.sign, program.examples * width / 8, "the last signs");
     fits(program, r.logits, program.examples * r.channels * 4, "the logits");
@@ -151,7 +155,7 @@ LossRecord read_loss(Reader& reader, std::size_t channels) {
 }
 
 ConvRecord read_conv(Reader& reader, std::size_t layer) {
-  open_record(reader, Opcode::convolution, 28);
+  open_record(reader, Opcode::convolution, 29);
   ConvRecord record{};
   record.layer = reader.within(layer, layer, "the layer's number");
   record.mode = static_cast<WeightMode>(reader.within(0, 2, "the weight mode"));
@@ -182,6 +186,7 @@ ConvRecord read_conv(Reader& reader, std::size_t layer) {
   record.backward_tile_bytes = reader.within(0, largest_arena, "the backward tile");
   record.sign_index = reader.offset_or_absent();
   record.span = static_cast<std::int32_t>(reader.within(0, largest_span, "the span of scales"));
+  record.twice = reader.within(0, 1, "the making of the gradient") == 1;
   record.shape = shape;
   if (!record.signs_in) {
     record.shape = {shape.out_height,
@@ -265,8 +270,12 @@ void check_conv(const Program& program, const Block& block, bool learns) {
   const std::size_t width = padded(shape.channels);
   fits(program, r.input, r.signs_in ? examples * pixels * width / 8 : examples * pixels * width,
        "the input");
-  if (r.input_gradient != absent) {
-    fits(program, r.input_gradient, examples * pixels * width * 4, "the gradient of the input");
+  if (r.twice && (!r.passes() || r.depthwise())) {
+    refuse("a gradient cannot be made twice");
+  }
+  if (r.passes()) {
+    fits(program, r.input_gradient, (r.twice ? program.threads : examples) * pixels * width * 4,
+         "the gradient of the input");
   }
   fits_if(learns, program, r.codes,
           program.draws * examples * block.pixels() * padded(shape.outputs) / 2,
@@ -379,6 +388,20 @@ Block read_block(Reader& reader, Program& program, std::size_t count) {
   return block;
 }
 
+// A gradient that is made twice has room nowhere, and no shortcut may ask for it.
+void check_remade(Program& program) {
+  for (std::size_t index = 0; index < program.blocks.size(); ++index) {
+    Block& block = program.blocks[index];
+    block.remade = !block.last && program.blocks[index + 1].convolutional &&
+                   program.blocks[index + 1].conv.twice;
+    const bool joined = block.copies != 0 || block.shortcut.join != Join::none;
+    const bool nowhere = index >= program.lowest && block.norm.output_gradient == absent;
+    if (block.remade != nowhere || (block.remade && joined)) {
+      refuse("a gradient that is made twice is asked for");
+    }
+  }
+}
+
 }  // namespace
 
 Program parse_program(const std::int64_t* words, std::size_t count) {
@@ -415,6 +438,7 @@ Program parse_program(const std::int64_t* words, std::size_t count) {
     }
     program.blocks.push_back(block);
   }
+  check_remade(program);
   if (!reader.finished()) {
     refuse("it goes on past its end");
   }

@@ -63,7 +63,8 @@ ConvBackwardLayout backward_layout(const ConvRecord& record, std::size_t example
   layout.code_image = layout.code_rows + padded(shape.pixels() * depth, alignment);
   const std::size_t image = shape.code_height() * shape.code_width() * depth;
   layout.weight_panel = layout.code_image + (record.passes() ? padded(image, alignment) : 0);
-  layout.end = layout.weight_panel + (record.passes() ? shape.taps() * depth * lanes : 0);
+  const std::size_t planes = record.span > 0 ? shifted_planes(record.mode) : planes_of(record.mode);
+  layout.end = layout.weight_panel + (record.passes() ? planes * shape.taps() * depth * lanes : 0);
   return layout;
 }
 

@@ -37,6 +37,18 @@ struct StepSettings {
   std::int32_t threshold;
 };
 
+void clear(GradientSums& sums);
+// Leaves the largest magnitude of dL/dy of every channel in the line's range.
+void set_magnitudes(const GradientSums& sums, const GradientLine& line);
+
+// The gradient of one example's input, one tile of it, as it was just made.
+struct ExampleGradient {
+  const std::int32_t* rows;
+  std::size_t example;
+  std::size_t tile;
+  std::size_t thread;
+};
+
 class Engine {
  public:
   // Throws std::invalid_argument for a bad program or an unknown instruction set, std::bad_alloc
@@ -74,12 +86,19 @@ class Engine {
                       const StepSettings& settings);
   void decode_codes(const Block& block, std::size_t count);
   void backward_linear(const Block& block, std::size_t count, const StepSettings& settings);
-  void backward_conv(const Block& block, std::size_t count, const StepSettings& settings);
+  // Returns the value of a unit of the gradient below, or of its codes where it was made twice.
+  float backward_conv(const Block& block, std::size_t count, float scale,
+                      const StepSettings& settings);
   void multiply(const ConvRecord& conv, const ConvGradient& gradient, std::size_t count,
                 bool passes, const UpdateStep* update);
+  bool looks_up_input(const ConvRecord& conv) const;
+  void index_signs(const ConvRecord& conv);
   void look_up_input(const ConvRecord& conv, const ConvGradient& gradient, std::size_t count);
   void look_up_weights(const ConvRecord& conv, const ConvGradient& gradient, std::size_t count,
                        const UpdateStep& update);
+  ConvBackwardScratch product_scratch(const ConvRecord& conv, std::size_t thread,
+                                      bool passes) const;
+  LookupInputScratch lookup_scratch(const ConvRecord& conv, std::size_t thread) const;
   std::uint8_t* backward_scratch(const ConvRecord& conv, std::size_t thread) const;
   void add_branch(const Block& block, std::size_t rows, std::size_t first, std::int32_t* tile);
   void join_signs(const Block& block, std::size_t rows, std::size_t first);
@@ -87,8 +106,16 @@ class Engine {
                      const StepSettings& settings);
   float receive_gradients(const Block& block, std::size_t rows, float scale);
   void backward_depthwise(const Block& block, std::size_t count, const StepSettings& settings);
-  void sum_tile(const Block& block, std::size_t count, std::size_t first, float scale,
-                const StepSettings& settings);
+  void encode(const Block& block, const GradientTile& tile, std::size_t first_row,
+              std::size_t number, std::uint64_t step);
+  float remake_gradient(const Block& block, std::size_t count, float scale,
+                        const StepSettings& settings);
+  // Calls visit(ExampleGradient) for every tile and example, from several threads at once.
+  template <class Visit>
+  void make_examples(const Block& block, std::size_t count, const Visit& visit);
+  void merge_sums(const Block& block, std::size_t tile) const;
+  void finish_sums(const Block& block, std::size_t rows, std::size_t tile, float scale,
+                   const StepSettings& settings);
   float set_scales(const Block& block, std::int32_t span);
 
   // The words of one tile that a shortcut of bits joins, `stride` apart.
@@ -111,6 +138,9 @@ class Engine {
   Input input_of(const ConvRecord& record) const;
   std::size_t largest_gradient(const Block& block) const;
   GradientTile gradient_tile(const Block& block, std::size_t count, std::size_t first) const;
+  GradientTile tile_of(const Block& block, const std::int32_t* gradient, std::size_t first_row,
+                       std::size_t count, std::size_t first) const;
+  GradientSums& gradient_sums(const Block& block, std::size_t thread, std::size_t tile) const;
   GradientLine gradient_line(const Block& block, std::size_t first) const;
   ConvGradient conv_gradient(const Block& block) const;
   std::uint8_t* channel_shifts(const Block& block) const;

@@ -146,6 +146,12 @@ struct GradientTarget {
   std::size_t stride;
 };
 
+// Examples of a micro-batch.
+struct Range {
+  std::size_t begin;
+  std::size_t count;
+};
+
 // A convolution over [height][width][channels]; one whose input are patches has a 1 x 1 kernel.
 struct ConvShape {
   std::size_t height;
@@ -301,6 +307,22 @@ struct GradientLine {
   float* range;
 };
 
+// What is known of 32 channels of a gradient D: its sum, that of D times the sign, and, for each of
+// the two signs, the least and the largest D; lowest > highest where there was none.
+struct GradientSums {
+  std::int64_t sum[lanes];
+  std::int64_t signed_sum[lanes];
+  std::int32_t lowest[2][lanes];
+  std::int32_t highest[2][lanes];
+};
+
+// Where a tile lies in the codes of the whole gradient, [rows][channels].
+struct CodePlace {
+  std::size_t first_row;
+  std::size_t first;
+  std::size_t channels;
+};
+
 // One tile of the gradient that arrives at a batch norm.
 struct GradientTile {
   // [count][32]: gradients are held tile by tile, so that a pass over one stays in the cache.
@@ -342,8 +364,9 @@ struct Kernels {
   void (*conv_forward)(const ConvWeights&, const Input&, std::size_t examples, std::size_t first,
                        const ConvForwardScratch&, const Pool&, std::int32_t* tile);
   // For 32 input channels from `first`: their gradient[rows][32] and the update of their weights,
-  // either left out where it is null.
-  void (*conv_backward)(const ConvWeights&, const Input&, const ConvGradient&, std::size_t examples,
+  // either left out where it is null. The update needs all examples at once; for the gradient alone
+  // those after the first may come one by one, with the scratch as it was left.
+  void (*conv_backward)(const ConvWeights&, const Input&, const ConvGradient&, Range examples,
                         std::size_t first, const ConvBackwardScratch&, std::int32_t* input_gradient,
                         const UpdateStep*);
 
@@ -367,13 +390,11 @@ struct Kernels {
   void (*tile_signs)(const std::int32_t* tile, std::size_t count, const TileThresholds&,
                      std::size_t words, std::uint32_t* signs, std::uint32_t* mask);
 
-  // Sums over the examples of D and of D times the sign.
-  void (*gradient_sums)(const GradientTile&, std::int64_t* sum, std::int64_t* signed_sum);
-  // Leaves the largest magnitude of dL/dy of every channel in the line's range.
-  void (*gradient_maxima)(const GradientTile&, const GradientLine&);
+  // Adds the rows of a tile to its sums.
+  void (*gradient_sums)(const GradientTile&, GradientSums&);
   // LUQ: 4-bit codes of dL/dy.
-  void (*gradient_codes)(const GradientTile&, const GradientLine&, Key key, std::size_t first,
-                         std::size_t channels, std::uint8_t* codes);
+  void (*gradient_codes)(const GradientTile&, const GradientLine&, Key key, const CodePlace&,
+                         std::uint8_t* codes);
   // 4-bit codes of one tile to bytes, by example and by channel.
   void (*decode_codes)(const std::uint8_t* codes, std::size_t count, std::size_t first,
                        std::size_t channels, std::uint8_t* rows, std::uint8_t* columns);

@@ -70,6 +70,9 @@ struct ConvRecord {
   std::size_t sign_index;
   // Powers of two by which a channel's scale may lie below its tensor's; 0 for one scale a tensor.
   std::int32_t span;
+  // Whether the gradient of the input is made twice, an example at a time; input_gradient is then
+  // room for one example a thread.
+  bool twice;
 
   bool passes() const { return input_gradient != absent; }
   bool trains() const { return holding != Holding::signs; }
@@ -195,6 +198,8 @@ struct Block {
   bool averaged;
   std::size_t features;
   bool last;
+  // Whether the layer above makes the gradient of this block's output twice.
+  bool remade;
 
   // What one example leaves behind: an image, after pooling.
   std::size_t height() const {

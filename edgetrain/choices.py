@@ -1,0 +1,99 @@
+"""What a plan chooses beside its model, and what that makes of every op."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from edgetrain.arena import Tensor
+from edgetrain.gradient import Gradient
+from edgetrain.lifetime import Steps
+from edgetrain.model import Block, Model
+from edgetrain.ops import Add, Branch, Context, Op
+from edgetrain.ops.conv import Conv
+from edgetrain.ops.op import Latent, Mode
+
+__all__ = ["Choices", "Recompute", "remakable", "tensors", "walk"]
+
+Recompute = Literal["auto", "always", "never"]
+"""Whether gradients are made twice, so that they never exist whole: where memory asks for it, until
+none of them decides the peak, or never. What is learnt is the same, bit for bit."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """How a model is trained.
+
+    remade are the blocks whose output's gradient is made twice, an example at a time, and never
+    exists whole; without reuse every tensor keeps a place of its own.
+    """
+
+    mode: Mode
+    latent: Latent
+    gradient: Gradient
+    micro_batch: int
+    threads: int
+    reuse: bool = True
+    remade: frozenset[int] = frozenset()
+
+
+def walk(model: Model, choices: Choices) -> Iterator[tuple[Block, Op, Context]]:
+    """Yield every op with its block and where it stands."""
+    blocks = list(model.blocks())
+    for block in blocks:
+        signal = block.source
+        for op in block.ops:
+            context = Context(
+                block.index,
+                signal,
+                choices.mode,
+                choices.micro_batch,
+                choices.threads,
+                last=block.index == len(blocks) - 1,
+                block_pixels=block.pixels,
+                branch=_branch(blocks, block, choices.mode),
+                lowest=model.lowest_trained,
+                latent=choices.latent,
+                gradient=block.gradient(choices.gradient),
+                twice=block.index - 1 in choices.remade,
+                remade=block.index in choices.remade,
+            )
+            yield block, op, context
+            signal = op.flow(signal)
+
+
+def tensors(model: Model, choices: Choices) -> list[Tensor]:
+    """Return every tensor of a step, and when it is alive."""
+    steps, opening = Steps.of(model), next(model.blocks())
+    size = choices.micro_batch * opening.weights.input_bytes(opening.source)
+    # Where the first layer is frozen, nothing reads the data again.
+    last = 1 if choices.reuse and steps.lowest else steps.last
+    found = [Tensor("input", size, 0, last)]
+    for block, op, context in walk(model, choices):
+        for rule in op.tensors(context):
+            life = steps.life(rule.phase, block.index) if choices.reuse else (0, steps.last)
+            found.append(Tensor(f"layer{block.index}.{rule.name}", rule.bytes, *life))
+    return found
+
+
+def remakable(model: Model) -> frozenset[int]:
+    """Return the blocks below a convolution of bits whose gradient nothing else asks for."""
+    blocks = list(model.blocks())
+    joined = {block.index for block in blocks if block.shortcut is not None}
+    joined |= {b.index - b.shortcut.back for b in blocks if b.shortcut is not None}
+    return frozenset(
+        block.index - 1
+        for block in blocks[model.lowest_trained + 1 :]
+        if isinstance(block.weights, Conv)
+        and block.weights.groups == 1
+        and block.index - 1 not in joined
+    )
+
+
+def _branch(blocks: list[Block], block: Block, mode: Mode) -> Branch | None:
+    if block.shortcut is None:
+        return None
+    below = block.index - block.shortcut.back
+    adds = isinstance(block.shortcut, Add)
+    return Branch(below, blocks[below].bits, adds, block.weights.product_unit(mode))
