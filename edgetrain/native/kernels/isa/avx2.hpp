@@ -32,7 +32,7 @@ struct Avx2 : Bytes256<Avx2> {
     return ~below;
   }
 
-  static void xnor(const std::uint32_t* rows, std::size_t row_stride, std::size_t words,
+  [[gnu::noinline]] static void xnor(const std::uint32_t* rows, std::size_t row_stride, std::size_t words,
                    std::size_t count, const std::uint32_t* panel, std::int32_t inputs,
                    bool accumulate, std::int32_t* tile) {
     for (std::size_t row = 0; row < count; ++row) {
@@ -43,7 +43,7 @@ struct Avx2 : Bytes256<Avx2> {
     }
   }
 
-  static void dot(const ByteRows& rows, std::size_t count, const std::int8_t* panel,
+  [[gnu::noinline]] static void dot(const ByteRows& rows, std::size_t count, const std::int8_t* panel,
                   std::size_t quads, const std::int32_t* initial, std::int32_t multiplier,
                   bool accumulate, std::int32_t* out, std::size_t out_stride) {
     for (std::size_t half = 0; half < 2; ++half) {
