@@ -64,6 +64,7 @@ bench: $(VENV)/.dev
 	for network in mlp cnv binarynet har_cnn; do $(BIN)/edgetrain bench roofline $$network \
 		--json benchmarks/results/roofline_$$network.json || exit 1; done
 	$(BIN)/python benchmarks/accuracy.py
+	$(BIN)/python benchmarks/latents.py
 	$(BIN)/python benchmarks/accuracy_convolutions.py
 	$(BIN)/python benchmarks/shortcuts.py
 	$(BIN)/python benchmarks/federated_watch.py

@@ -10,15 +10,16 @@ from edgetrain.planner import Plan
 __all__ = ["FLIP_THRESHOLD", "StepSettings", "batch_bounds", "step_settings"]
 
 SHIFT_RATE = 0.025
-"""The shifts' learning rate, as a share of the weights': 1e-3 at 0.04."""
+"""The learning rate of the shifts, and of Adam on half floats, as a share of the weights': 1e-3 at
+0.04."""
 LATENT_LEVELS = 127
 SCALE_LEVELS = 255
 STEP_FRACTIONS = 256
 NIBBLE_LEVELS = 7
 AVERAGE_LEVELS = 127
 AVERAGE_FRACTIONS = 65536
-AVERAGE_RATE = 0.025
-"""The rate of Bop's moving average, as a share of the weights': 1e-3 at 0.04."""
+AVERAGE_RATE = 0.125
+"""The rate of Bop's moving average, as a share of the weights': 5e-3 at 0.04."""
 HELD_STEPS: dict[str, float] = {
     "int8": 0,
     "int4": NIBBLE_LEVELS * STEP_FRACTIONS,
@@ -26,7 +27,8 @@ HELD_STEPS: dict[str, float] = {
     "adam16": 0,
 }
 """What a whole range is in the units of held_step."""
-FLIP_THRESHOLD = 0.3
+FLIP_THRESHOLD = 0.1
+"""Of Bop's average of signs, which lies in [-1, 1]."""
 DECAY1, DECAY2 = 0.9, 0.999
 STATISTICS_MOMENTUM = 0.1
 

@@ -90,7 +90,7 @@ def test_a_step_is_the_share_of_a_micro_batch() -> None:
     assert step_settings(whole, 0.04, 0, 1).held_step == round(0.04 * 7 * 256)
     assert step_settings(half, 0.04, 0, 1).held_step == round(0.02 * 7 * 256)
     bop = et.plan(MODEL, 8, latent="bop")
-    assert step_settings(bop, 0.04, 0, 1).held_step == round(0.04 * 0.025 * 65536)
+    assert step_settings(bop, 0.04, 0, 1).held_step == round(0.04 * 0.125 * 65536)
     assert step_settings(bop, 1000, 0, 1).held_step == 65536, "an average never overshoots"
     assert step_settings(bop, 0.04, 0, 1).threshold == round(FLIP_THRESHOLD * 127)
 
