@@ -89,7 +89,7 @@ def test_freezing_shrinks_the_arena_to_the_byte(layers: int) -> None:
         saved += 2 * room(outputs * 4)  # moments of the shift
         saved += room(padded * 4)  # inverse deviation
         saved += room(rows * padded * 4)  # gradient of the output
-        saved += room(28 * padded + padded // 32 * 4)  # sums a channel
+        saved += room(48 * padded)  # sums, extremes and coefficients a channel
         saved += room(rows * padded // 8)  # mask
         saved += room(rows * padded // 2) + 2 * room(rows * padded)  # codes, thrice
         panel = room(rows * 32)
