@@ -31,7 +31,7 @@ RESULTS = Path(__file__).parent / "results" / "shortcuts.json"
 WIDTHS, STEM_STRIDE = (32, 64, 128), 2
 BATCH, STEPS, SEEDS = 100, 200, 2
 QUICK_STEPS = 20
-JUDGED = 5000
+JUDGED = 2000
 """Examples of the test part that are judged."""
 VARIANTS: tuple[tuple[ShortcutKind, float], ...] = (
     *(("none", 0.0), ("xnor", 0.0), ("or", 0.0), ("boolnet", 0.0)),

@@ -14,7 +14,20 @@ import edgetrain as et
 from edgetrain import _native
 from edgetrain.errors import BudgetError, ModelError
 from edgetrain.models import MODELS
-from edgetrain.ops import BatchNorm, Conv2d, Flatten, Linear, MaxPool, Sign, SoftmaxCrossEntropy
+from edgetrain.ops import (
+    Add,
+    AvgPool,
+    BatchNorm,
+    Conv2d,
+    Flatten,
+    GlobalAveragePool,
+    Linear,
+    MaxPool,
+    Or,
+    Sign,
+    SoftmaxCrossEntropy,
+    Xnor,
+)
 from edgetrain.ops.op import Mode
 from edgetrain.planner import LARGEST_BATCH, micro_batches
 from edgetrain.step import step_settings
@@ -127,11 +140,27 @@ def image_model(training: Any = "bnn") -> et.Model:
     return et.Model((9, 7, 2), layers)
 
 
+def residual_model() -> et.Model:
+    """Return a model of the same data with every shortcut and both averages."""
+    layers = (
+        *(Conv2d(32, training="bnn"), BatchNorm(), Sign()),
+        *(Conv2d(32), Add(), BatchNorm(), Sign()),
+        *(Conv2d(32), BatchNorm(), Sign(), Xnor(2)),
+        *(Conv2d(32), BatchNorm(), Sign(), Or(3)),
+        *(Conv2d(64), AvgPool(), Add(4), BatchNorm(), Sign(), GlobalAveragePool()),
+        *(Linear(3, "int8"), BatchNorm(), SoftmaxCrossEntropy()),
+    )
+    return et.Model((9, 7, 2), layers)
+
+
+@pytest.mark.parametrize("model", [image_model(), residual_model()])
 @pytest.mark.parametrize("draws", [1, 2])
 @pytest.mark.parametrize("gradient", ["luq4", "luq4_channel"])
 @pytest.mark.parametrize("mode", ["bnn", "fsb"])
-def test_every_byte_of_a_convolution_is_planned(mode: Any, gradient: str, draws: int) -> None:
-    chosen = et.plan(image_model(), 5, mode, gradient=gradient, draws=draws, threads=2, reuse=False)
+def test_every_byte_of_a_convolution_is_planned(
+    mode: Any, gradient: str, draws: int, model: et.Model
+) -> None:
+    chosen = et.plan(model, 5, mode, gradient=gradient, draws=draws, threads=2, reuse=False)
     engine = _native.Engine(chosen.program(), 0, "")
     x = np.random.default_rng(0).integers(0, 256, (5, 126)).astype(np.uint8)
     y, rows = np.arange(5, dtype=np.uint8) % 3, np.arange(5, dtype=np.uint32)
