@@ -69,6 +69,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/shortcuts.py
 	$(BIN)/python benchmarks/federated_watch.py
 	$(BIN)/python benchmarks/memory_prediction.py
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/gradient_formats.py
 
 clean:
 	rm -rf $(VENV) build report.html

@@ -31,14 +31,13 @@ BATCH, EPOCHS, RATE = 100, 4, 0.03
 
 @dataclass(frozen=True)
 class Row:
-    """What one choice reached, a value a seed; peak_bytes are planned, seconds are of one run."""
+    """What one choice reached, a value a seed, and the seconds of a run."""
 
     gradient: str
     draws: int
     engine: str
     accuracy: list[float]
     mean: float
-    peak_bytes: int | None
     seconds: float
 
 
@@ -72,7 +71,6 @@ def measure(splits: Splits, gradient: Gradient, seeds: int, console: Console) ->
         trainer.engine,
         reached,
         fmean(reached),
-        trainer.plan.peak_bytes if trainer.engine == "native" else None,
         (perf_counter() - begun) / seeds,
     )
 
@@ -80,7 +78,7 @@ def measure(splits: Splits, gradient: Gradient, seeds: int, console: Console) ->
 def table(rows: list[Row]) -> Table:
     """Return the rows as a table."""
     result = Table(title=f"MNIST, MLP 784-256x4-10, {EPOCHS} epochs, by format of the gradient")
-    for heading in ("gradient", "draws", "engine", "accuracy", "seeds", "arena", "seconds a run"):
+    for heading in ("gradient", "draws", "engine", "accuracy", "seeds", "seconds a run"):
         result.add_column(heading)
     for row in rows:
         result.add_row(
@@ -89,7 +87,6 @@ def table(rows: list[Row]) -> Table:
             row.engine,
             f"{100 * row.mean:.2f}",
             " ".join(f"{100 * value:.2f}" for value in row.accuracy),
-            "" if row.peak_bytes is None else f"{row.peak_bytes:,}",
             f"{row.seconds:.1f}",
         )
     return result
