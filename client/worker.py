@@ -52,7 +52,8 @@ class Job:
     Attributes:
         task, data, report: paths of the encoded Task, of the `.etd` file, and of the report to
             write.
-        micro_batch, threads: the plan's choices.
+        micro_batch, threads, recompute: the plan's choices; recompute says that it makes gradients
+            twice.
         durable: whether to wait until the disk holds the report.
     """
 
@@ -61,6 +62,7 @@ class Job:
     report: str
     micro_batch: int
     threads: int = 1
+    recompute: bool = False
     durable: bool = True
 
     RULES: ClassVar[Mapping[str, Rule]] = {
@@ -69,6 +71,7 @@ class Job:
         "report": text(MAX_PATH),
         "micro_batch": whole(1, 1 << 20),
         "threads": whole(1, 1024),
+        "recompute": flag,
         "durable": flag,
     }
 
@@ -114,7 +117,12 @@ def work(job: Job, task: Task, data: StoredDataset, should_stop: Stop) -> Report
     """Return the report of a task on a device's data. Raises an EdgetrainError that says why."""
     check_data(task, data)
     chosen = plan(
-        task.model, task.batch, task.mode, micro_batch=job.micro_batch, threads=job.threads
+        task.model,
+        task.batch,
+        task.mode,
+        micro_batch=job.micro_batch,
+        threads=job.threads,
+        recompute="always" if job.recompute else "never",
     )
     trainer = Trainer(
         chosen,

@@ -75,6 +75,7 @@ GROUNDS = (
     "fits, but learns from smaller micro-batches",
     "fits, but in a mode that comes later",
     "fits, but costs more energy or time",
+    "fits, but makes more gradients twice",
     "fits, but needs more memory",
     "fits, but needs more threads",
 )
@@ -101,6 +102,7 @@ class Candidate:
             -self.plan.micro_batch,
             self.preference,
             cost.middle if cost else 0.0,
+            len(self.plan.remade),
             self.estimate.memory.high,
             self.plan.threads,
         )
@@ -120,13 +122,14 @@ def choose(
 ) -> Choice:
     """Return the best plan whose memory, energy and time are sure to stay inside the budget.
 
-    Searched are modes, micro-batches (batch, batch/2, ... 2) and threads (the device's, half of
-    them, ... 1). Memory is limited by the budget and by the device, whichever is less. Expected
-    learning decides: a larger micro-batch, then the mode that comes first in `modes`; among those
-    that learn alike, fewer joules (seconds, where power is unknown), then less memory, then fewer
-    threads. examples, dataset_bytes, codec and kind are as for `estimate`. Raises BudgetError
-    naming the nearest plan and what it lacks when nothing fits, ModelError when no mode can train
-    the model, and ConfigError when the budget limits what the device does not say.
+    Searched are modes, micro-batches (batch, batch/2, ... 2), threads (the device's, half of them,
+    ... 1), and gradients of convolutions made once or twice. Memory is limited by the budget and by
+    the device, whichever is less. Expected learning decides: a larger micro-batch, then the mode
+    that comes first in `modes`; among those that learn alike, fewer joules (seconds, where power is
+    unknown), then fewer gradients made twice, then less memory, then fewer threads. examples,
+    dataset_bytes, codec and kind are as for `estimate`. Raises BudgetError naming the nearest plan
+    and what it lacks when nothing fits, ModelError when no mode can train the model, and
+    ConfigError when the budget limits what the device does not say.
     """
     _check(budget, device)
     plans, refused = _search(model, batch, modes, device.threads)
@@ -153,7 +156,8 @@ def choose(
 def summarise(plan: Plan) -> str:
     """Return a plan's choices in a phrase, e.g. "bnn, 25 of 100, 1 thread"."""
     threads = "1 thread" if plan.threads == 1 else f"{plan.threads} threads"
-    return f"{plan.mode}, {plan.micro_batch} of {plan.batch}, {threads}"
+    twice = ", gradients made twice" if plan.remade else ""
+    return f"{plan.mode}, {plan.micro_batch} of {plan.batch}, {threads}{twice}"
 
 
 def _check(budget: Budget, device: Device) -> None:
@@ -182,17 +186,24 @@ def _search(
     refused: list[Rejection] = []
     for mode in modes:
         try:
-            plans += [
-                plan(model, batch, mode, micro_batch=micro_batch, threads=count)
-                for micro_batch in micro_batches(batch)
-                for count in counts
-            ]
+            for micro_batch in micro_batches(batch):
+                for count in counts:
+                    plans += _made_once_and_twice(model, batch, mode, micro_batch, count)
         except ModelError as error:
             refused.append(Rejection(f"{mode}, any", str(error), fits=False))
     if not plans:
         reasons = "; ".join(rejection.reason for rejection in refused)
         raise ModelError(reasons or "there is no mode to choose from: give bnn, fsb or both")
     return plans, refused
+
+
+def _made_once_and_twice(
+    model: Model, batch: int, mode: Mode, micro_batch: int, threads: int
+) -> list[Plan]:
+    """Return the plan that makes no gradient twice, and the leanest where it is another."""
+    once = plan(model, batch, mode, micro_batch=micro_batch, threads=threads, recompute="never")
+    twice = plan(model, batch, mode, micro_batch=micro_batch, threads=threads, recompute="always")
+    return [once, twice] if twice.remade else [once]
 
 
 def _shortfalls(expected: Estimate, budget: Budget, device: Device) -> tuple[Shortfall, ...]:

@@ -14,7 +14,7 @@ from edgetrain.memory_profiler.choose import GROUNDS, Choice, choose, summarise
 from edgetrain.memory_profiler.device import Device
 from edgetrain.memory_profiler.estimate import estimate
 from edgetrain.model import Model
-from edgetrain.models import mlp
+from edgetrain.models import cnv, mlp
 from edgetrain.ops import BatchNorm, Linear, SoftmaxCrossEntropy
 from edgetrain.ops.op import Mode
 from edgetrain.planner import micro_batches, plan
@@ -124,3 +124,16 @@ def test_a_mode_that_cannot_train_the_model_is_a_reason_not_a_crash() -> None:
 def test_a_batch_of_one_is_a_batch() -> None:
     device = Device("pi", base_bytes=BASE)
     assert choose(MODEL, Budget(), device, batch=1).plan.micro_batch == 1
+
+
+def test_gradients_are_made_twice_before_the_micro_batch_shrinks() -> None:
+    model = cnv()
+    once = plan(model, 32, "bnn", micro_batch=32)
+    twice = plan(model, 32, "bnn", micro_batch=32, recompute="always")
+    needs = [estimate(each, DEVICE).memory.high for each in (once, twice)]
+    budget = Budget(memory=int(sum(needs) / 2))
+    chosen_plan = choose(model, budget, DEVICE, batch=32, modes=("bnn",)).plan
+    assert chosen_plan.remade
+    assert chosen_plan.micro_batch == 32
+    roomy = choose(model, Budget(), DEVICE, batch=32, modes=("bnn",)).plan
+    assert not roomy.remade

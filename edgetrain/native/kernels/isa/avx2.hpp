@@ -32,9 +32,10 @@ struct Avx2 : Bytes256<Avx2> {
     return ~below;
   }
 
-  [[gnu::noinline]] static void xnor(const std::uint32_t* rows, std::size_t row_stride, std::size_t words,
-                   std::size_t count, const std::uint32_t* panel, std::int32_t inputs,
-                   bool accumulate, std::int32_t* tile) {
+  [[gnu::noinline]] static void xnor(const std::uint32_t* rows, std::size_t row_stride,
+                                     std::size_t words, std::size_t count,
+                                     const std::uint32_t* panel, std::int32_t inputs,
+                                     bool accumulate, std::int32_t* tile) {
     for (std::size_t row = 0; row < count; ++row) {
       for (std::size_t part = 0; part < 4; ++part) {
         xnor_part(rows + row * row_stride, words, panel + 8 * part, inputs, accumulate,
@@ -43,9 +44,10 @@ struct Avx2 : Bytes256<Avx2> {
     }
   }
 
-  [[gnu::noinline]] static void dot(const ByteRows& rows, std::size_t count, const std::int8_t* panel,
-                  std::size_t quads, const std::int32_t* initial, std::int32_t multiplier,
-                  bool accumulate, std::int32_t* out, std::size_t out_stride) {
+  [[gnu::noinline]] static void dot(const ByteRows& rows, std::size_t count,
+                                    const std::int8_t* panel, std::size_t quads,
+                                    const std::int32_t* initial, std::int32_t multiplier,
+                                    bool accumulate, std::int32_t* out, std::size_t out_stride) {
     for (std::size_t half = 0; half < 2; ++half) {
       const Epilogue epilogue{initial + 16 * half, multiplier, accumulate, out_stride};
       const std::int8_t* weights = panel + 64 * half;
