@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edgetrain.choices import remakable
 from edgetrain.errors import BudgetError, ConfigError, ModelError
 from edgetrain.memory_profiler.budget import Budget, format_joules, format_seconds
 from edgetrain.memory_profiler.device import Device
@@ -202,6 +203,8 @@ def _made_once_and_twice(
 ) -> list[Plan]:
     """Return the plan that makes no gradient twice, and the leanest where it is another."""
     once = plan(model, batch, mode, micro_batch=micro_batch, threads=threads, recompute="never")
+    if not remakable(model):
+        return [once]
     twice = plan(model, batch, mode, micro_batch=micro_batch, threads=threads, recompute="always")
     return [once, twice] if twice.remade else [once]
 
