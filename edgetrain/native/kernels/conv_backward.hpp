@@ -91,22 +91,16 @@ struct ConvBackward {
   static std::size_t panel_bytes(const ConvShape& shape) {
     return shape.taps() * padded(shape.outputs) * lanes;
   }
-  static std::size_t panels_of(WeightMode mode, bool shifted) {
-    return shifted ? shifted_planes(mode) : planes_of(mode);
-  }
-  static std::int32_t factor_of(WeightMode mode, bool shifted, std::size_t plane) {
-    return shifted ? shifted_factor(mode, plane) : plane_factor(mode, plane);
-  }
 
   static void pack_panels(const ConvWeights& weights, const std::uint8_t* shifts, std::size_t first,
                           const ConvBackwardScratch& scratch) {
     const ConvShape& shape = weights.shape;
     const bool shifted = shifts != nullptr;
-    for (std::size_t plane = 0; plane < panels_of(weights.mode, shifted); ++plane) {
+    for (std::size_t plane = 0; plane < gradient_planes(weights.mode, shifted); ++plane) {
       std::int8_t* panel = scratch.weight_panel + plane * panel_bytes(shape);
       Panels::pack_channels(weights, first, plane, shifts, panel);
       Panel<Isa>::sum_lanes(panel, shape.taps() * padded(shape.outputs) / 4,
-                            -code_zero * factor_of(weights.mode, shifted, plane), false,
+                            -code_zero * gradient_factor(weights.mode, shifted, plane), false,
                             scratch.initial + plane * lanes);
     }
   }
@@ -116,7 +110,7 @@ struct ConvBackward {
     const ConvShape& shape = weights.shape;
     const std::size_t depth = padded(shape.outputs);
     constexpr std::int32_t zeros[lanes] = {};
-    for (std::size_t plane = 0; plane < panels_of(weights.mode, shifted); ++plane) {
+    for (std::size_t plane = 0; plane < gradient_planes(weights.mode, shifted); ++plane) {
       const std::int8_t* panel = scratch.weight_panel + plane * panel_bytes(shape);
       const std::int32_t* initial = scratch.initial + plane * lanes;
       for (std::size_t y = 0; y < shape.height; ++y) {
@@ -125,7 +119,7 @@ struct ConvBackward {
           Isa::dot({row, depth, 4}, shape.width,
                    panel + tap_row * shape.kernel_width * depth * lanes,
                    shape.kernel_width * depth / 4, tap_row == 0 ? initial : zeros,
-                   factor_of(weights.mode, shifted, plane), plane + tap_row > 0,
+                   gradient_factor(weights.mode, shifted, plane), plane + tap_row > 0,
                    target + y * shape.width * lanes, lanes);
         }
       }

@@ -14,14 +14,15 @@ namespace edgetrain {
 
 template <class Isa>
 struct ConvCodes {
-  // rows[pixels][outputs] of bytes, `stride` from one pixel to the next: the codes of one example.
+  // rows[pixels][outputs] of bytes, `stride` from one pixel to the next: the codes of one example,
+  // zero between the pixels.
   static void decode(const ConvShape& shape, const ConvGradient& gradient, std::size_t example,
                      std::size_t stride, std::uint8_t* rows) {
     const Pool& pool = gradient.pool;
     const std::size_t depth = padded(shape.outputs);
     const std::size_t pixels = pool.present() ? pool.pixels() : shape.pixels();
     const std::uint8_t* codes = gradient.codes + example * pixels * depth / 2;
-    if (pool.present()) {
+    if (pool.present() || stride > depth) {
       std::memset(rows, code_zero, shape.pixels() * stride);
     }
     for (std::size_t pixel = 0; pixel < pixels; ++pixel) {

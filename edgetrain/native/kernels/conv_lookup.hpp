@@ -42,7 +42,6 @@ struct ConvLookup {
     const ConvShape& shape = weights.shape;
     const std::size_t tiles = tiles_of(shape.channels);
     const std::size_t stride = code_stride(shape.outputs);
-    std::memset(scratch.code_rows, code_zero, shape.pixels() * stride + 1);
     Codes::decode(shape, gradient, example, stride, scratch.code_rows);
     for (std::size_t tile = 0; tile < tiles; ++tile) {
       std::memset(input_gradient + tile * tile_stride, 0,

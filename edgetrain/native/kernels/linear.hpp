@@ -56,10 +56,9 @@ struct LinearKernels {
     const std::size_t depth = padded(weights.outputs);
     if (input_gradient.rows != nullptr) {
       const bool shifted = codes.shifts != nullptr;
-      const std::size_t planes = shifted ? shifted_planes(weights.mode) : planes_of(weights.mode);
+      const std::size_t planes = gradient_planes(weights.mode, shifted);
       for (std::size_t plane = 0; plane < planes; ++plane) {
-        const std::int32_t factor =
-            shifted ? shifted_factor(weights.mode, plane) : plane_factor(weights.mode, plane);
+        const std::int32_t factor = gradient_factor(weights.mode, shifted, plane);
         Panels::pack_inputs(weights, first, plane, codes.shifts, scratch.weight_panel);
         Panel<Isa>::sum_lanes(scratch.weight_panel, depth / 4, -code_zero * factor, false,
                               scratch.initial);

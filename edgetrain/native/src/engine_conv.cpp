@@ -52,12 +52,8 @@ void Engine::forward_conv(const Block& block, std::size_t count, const double* m
                                         base + layout.image,
                                         reinterpret_cast<std::int32_t*>(base + layout.unpooled)};
     auto* tile = reinterpret_cast<std::int32_t*>(base + layout.tile);
-    Pool pool = pool_of(block);
-    if (pool.low != nullptr) {
-      pool.low += tile_index;
-      pool.high += tile_index;
-    }
-    kernels_.conv_forward(weights, input, count, tile_index * lanes, scratch, pool, tile);
+    kernels_.conv_forward(weights, input, count, tile_index * lanes, scratch,
+                          pool_of(block, tile_index), tile);
     finish_tile(block, count * block.pixels(), tile_index * lanes, tile, momentum);
   });
 }
@@ -99,12 +95,10 @@ void Engine::multiply(const ConvRecord& conv, const ConvGradient& gradient, std:
                       bool passes, const UpdateStep* update) {
   const ConvWeights weights = weights_of(conv);
   const Input input = input_of(conv);
-  const std::size_t rows = program_.examples * conv.shape.height * conv.shape.width;
   pool_.run(tiles_of(conv.shape.channels), [&](std::size_t tile, std::size_t thread) {
-    auto* below =
-        passes ? arena_.at<std::int32_t>(conv.input_gradient) + tile * rows * lanes : nullptr;
     kernels_.conv_backward(weights, input, gradient, {0, count}, tile * lanes,
-                           product_scratch(conv, thread, passes), below, update);
+                           product_scratch(conv, thread, passes),
+                           passes ? gradient_below(conv, tile) : nullptr, update);
   });
 }
 
@@ -123,8 +117,7 @@ void Engine::look_up_input(const ConvRecord& conv, const ConvGradient& gradient,
   index_signs(conv);
   pool_.run(count, [&](std::size_t example, std::size_t thread) {
     kernels_.lookup_input(weights, gradient, example, arena_.at<std::uint16_t>(conv.sign_index),
-                          lookup_scratch(conv, thread),
-                          arena_.at<std::int32_t>(conv.input_gradient) + example * rows,
+                          lookup_scratch(conv, thread), gradient_below(conv, 0) + example * rows,
                           program_.examples * rows);
   });
 }
@@ -145,7 +138,7 @@ void Engine::look_up_weights(const ConvRecord& conv, const ConvGradient& gradien
 }
 
 ConvGradient Engine::conv_gradient(const Block& block) const {
-  return {arena_.at<std::uint8_t>(block.conv.codes), pool_of(block), program_.draws,
+  return {arena_.at<std::uint8_t>(block.conv.codes), pool_of(block, 0), program_.draws,
           draw_bytes(block), channel_shifts(block)};
 }
 
@@ -165,6 +158,12 @@ ConvBackwardScratch Engine::product_scratch(const ConvRecord& conv, std::size_t 
 LookupInputScratch Engine::lookup_scratch(const ConvRecord& conv, std::size_t thread) const {
   auto* base = backward_scratch(conv, thread);
   return {base, reinterpret_cast<std::int16_t*>(base + lookup_input_layout(conv).tables)};
+}
+
+// A tile of the gradient of the input, where it exists whole.
+std::int32_t* Engine::gradient_below(const ConvRecord& conv, std::size_t tile) const {
+  const std::size_t rows = program_.examples * conv.shape.height * conv.shape.width;
+  return arena_.at<std::int32_t>(conv.input_gradient) + tile * rows * lanes;
 }
 
 std::uint8_t* Engine::backward_scratch(const ConvRecord& conv, std::size_t thread) const {
@@ -215,7 +214,8 @@ Input Engine::input_of(const ConvRecord& record) const {
   return {arena_.at<std::uint32_t>(record.input), nullptr};
 }
 
-Pool Engine::pool_of(const Block& block) const {
+// The pool of the outputs from a word on.
+Pool Engine::pool_of(const Block& block, std::size_t word) const {
   if (!block.pooled) {
     return {};
   }
@@ -229,8 +229,8 @@ Pool Engine::pool_of(const Block& block) const {
           record.width,
           words,
           record.average,
-          low,
-          low == nullptr ? nullptr : low + plane};
+          low == nullptr ? nullptr : low + word,
+          low == nullptr ? nullptr : low + plane + word};
 }
 
 }  // namespace edgetrain

@@ -28,9 +28,10 @@ void Engine::make_examples(const Block& block, std::size_t count, const Visit& v
     return;
   }
   pool_.run(tiles, [&](std::size_t tile, std::size_t thread) {
+    const ConvBackwardScratch scratch = product_scratch(conv, thread, true);
     for (std::size_t example = 0; example < count; ++example) {
-      kernels_.conv_backward(weights, input, gradient, {example, 1}, tile * lanes,
-                             product_scratch(conv, thread, true), made(thread), nullptr);
+      kernels_.conv_backward(weights, input, gradient, {example, 1}, tile * lanes, scratch,
+                             made(thread), nullptr);
       visit(ExampleGradient{made(thread), example, tile, thread});
     }
   });

@@ -5,6 +5,14 @@
 
 namespace edgetrain {
 
+namespace {
+
+constexpr std::size_t row_bytes = lanes * sizeof(std::int32_t);
+// A table of sums, or an index of 32 channels.
+constexpr std::size_t table_bytes = lanes * sizeof(std::int16_t);
+
+}  // namespace
+
 bool is_binary(const LinearRecord& record) {
   return record.signs_in && record.mode == WeightMode::bnn;
 }
@@ -38,14 +46,13 @@ ConvForwardLayout forward_layout(const Block& block, std::size_t examples) {
   const std::size_t planes = planes_of(block.conv.mode);
   const std::size_t image = shape.image_height() * shape.image_width() * width;
   ConvForwardLayout layout{};
-  const std::size_t row = lanes * sizeof(std::int32_t);
   layout.tap_sums = padded(shape.taps() * width * (binary ? lanes / 8 : lanes) * planes, alignment);
-  layout.initial = layout.tap_sums + shape.taps() * row;
-  layout.image = layout.initial + 2 * row;
+  layout.initial = layout.tap_sums + shape.taps() * row_bytes;
+  layout.image = layout.initial + 2 * row_bytes;
   layout.unpooled =
       layout.image + (block.conv.signs_in ? padded(binary ? image / 8 : image, alignment) : 0);
-  layout.tile = layout.unpooled + (block.pooled ? shape.pixels() * row : 0);
-  layout.end = layout.tile + examples * block.pixels() * row;
+  layout.tile = layout.unpooled + (block.pooled ? shape.pixels() * row_bytes : 0);
+  layout.end = layout.tile + examples * block.pixels() * row_bytes;
   return layout;
 }
 
@@ -58,26 +65,47 @@ ConvBackwardLayout backward_layout(const ConvRecord& record, std::size_t example
   ConvBackwardLayout layout{};
   layout.input_panel = padded(chunk * depth, alignment);
   layout.gradient = layout.input_panel + padded(chunk * lanes, alignment);
-  layout.initial = layout.gradient + rows * lanes * sizeof(std::int32_t);
-  layout.code_rows = layout.initial + 2 * lanes * sizeof(std::int32_t);
+  layout.initial = layout.gradient + rows * row_bytes;
+  layout.code_rows = layout.initial + 2 * row_bytes;
   layout.code_image = layout.code_rows + padded(shape.pixels() * depth, alignment);
   const std::size_t image = shape.code_height() * shape.code_width() * depth;
   layout.weight_panel = layout.code_image + (record.passes() ? padded(image, alignment) : 0);
-  const std::size_t planes = record.span > 0 ? shifted_planes(record.mode) : planes_of(record.mode);
+  const std::size_t planes = gradient_planes(record.mode, record.span > 0);
   layout.end = layout.weight_panel + (record.passes() ? planes * shape.taps() * depth * lanes : 0);
+  return layout;
+}
+
+DepthwiseForwardLayout depthwise_forward_layout(const Block& block, std::size_t examples) {
+  const ConvShape& shape = block.conv.shape;
+  DepthwiseForwardLayout layout{};
+  layout.image = padded(shape.taps() * lanes, alignment);
+  layout.unpooled =
+      layout.image + padded(shape.image_height() * shape.image_width() * lanes, alignment);
+  layout.tile = layout.unpooled + (block.pooled ? shape.pixels() * row_bytes : 0);
+  layout.end = layout.tile + examples * block.pixels() * row_bytes;
+  return layout;
+}
+
+DepthwiseBackwardLayout depthwise_backward_layout(const ConvShape& shape) {
+  DepthwiseBackwardLayout layout{};
+  layout.image = padded(shape.taps() * lanes, alignment);
+  layout.codes =
+      layout.image + padded(shape.image_height() * shape.image_width() * lanes, alignment);
+  layout.gradient =
+      layout.codes + padded(shape.code_height() * shape.code_width() * lanes, alignment);
+  layout.end = layout.gradient + shape.taps() * row_bytes;
   return layout;
 }
 
 LookupWeightLayout lookup_weight_layout(const ConvRecord& record, std::size_t examples) {
   const ConvShape& shape = record.shape;
   const std::size_t tiles = tiles_of(shape.channels);
-  constexpr std::size_t table = lanes * sizeof(std::int16_t);
   LookupWeightLayout layout{};
   layout.tables = lookup_column_bytes;
-  layout.index = layout.tables + 4 * most_lookups * table;
+  layout.index = layout.tables + 4 * most_lookups * table_bytes;
   layout.gradient = layout.index + shape.kernel_height * shape.width * tiles *
-                                       indices_of(groups_of(examples)) * table;
-  layout.end = layout.gradient + tiles * shape.taps() * lanes * lanes * sizeof(std::int32_t);
+                                       indices_of(groups_of(examples)) * table_bytes;
+  layout.end = layout.gradient + tiles * shape.taps() * lanes * row_bytes;
   return layout;
 }
 
@@ -85,7 +113,7 @@ LookupInputLayout lookup_input_layout(const ConvRecord& record) {
   const ConvShape& shape = record.shape;
   LookupInputLayout layout{};
   layout.tables = padded(shape.pixels() * code_stride(shape.outputs) + 1, alignment);
-  layout.end = layout.tables + shape.code_width() * groups_of(shape.outputs) * lanes * 2;
+  layout.end = layout.tables + shape.code_width() * groups_of(shape.outputs) * table_bytes;
   return layout;
 }
 

@@ -99,6 +99,7 @@ class Engine {
   ConvBackwardScratch product_scratch(const ConvRecord& conv, std::size_t thread,
                                       bool passes) const;
   LookupInputScratch lookup_scratch(const ConvRecord& conv, std::size_t thread) const;
+  std::int32_t* gradient_below(const ConvRecord& conv, std::size_t tile) const;
   std::uint8_t* backward_scratch(const ConvRecord& conv, std::size_t thread) const;
   void add_branch(const Block& block, std::size_t rows, std::size_t first, std::int32_t* tile);
   void join_signs(const Block& block, std::size_t rows, std::size_t first);
@@ -133,7 +134,7 @@ class Engine {
   UpdateStep update_step(std::size_t layer, const StepSettings& settings) const;
   Weights weights_of(const LinearRecord& record) const;
   ConvWeights weights_of(const ConvRecord& record) const;
-  Pool pool_of(const Block& block) const;
+  Pool pool_of(const Block& block, std::size_t word) const;
   Input input_of(const LinearRecord& record) const;
   Input input_of(const ConvRecord& record) const;
   std::size_t largest_gradient(const Block& block) const;

@@ -79,6 +79,13 @@ constexpr std::size_t shifted_planes(WeightMode mode) { return mode == WeightMod
 constexpr std::int32_t shifted_factor(WeightMode mode, std::size_t plane) {
   return mode != WeightMode::bnn && plane == 0 ? 128 : 1;
 }
+// What the gradient of the input multiplies by: weights, or weights times powers of two.
+constexpr std::size_t gradient_planes(WeightMode mode, bool shifted) {
+  return shifted ? shifted_planes(mode) : planes_of(mode);
+}
+constexpr std::int32_t gradient_factor(WeightMode mode, bool shifted, std::size_t plane) {
+  return shifted ? shifted_factor(mode, plane) : plane_factor(mode, plane);
+}
 // values[32] = a plane of 32 weights times 2^shift; planes[..][32] are those of the weights.
 void shift_weights(WeightMode mode, std::size_t plane, std::uint32_t shift,
                    const std::int8_t (&planes)[2][lanes], std::int8_t* values);
