@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -14,25 +13,7 @@ with fleet_extra("edgetrain"):
 from edgetrain._version import __version__
 from edgetrain.bench.cli import app as bench_app
 from edgetrain.data.cli import app as data_app
-from edgetrain.freeze import freeze as freeze_model
-from edgetrain.models.named import named_model
-from edgetrain.options import (
-    Batch,
-    Draws,
-    Freeze,
-    GradientOption,
-    Hidden,
-    Json,
-    LatentOption,
-    Memory,
-    ModelArgument,
-    ModeOption,
-    Outer,
-    RecomputeOption,
-    Threads,
-)
-from edgetrain.planner import Plan
-from edgetrain.planner import plan as make_plan
+from edgetrain.plan_command import plan
 from edgetrain.train_command import train
 
 __all__ = ["app", "main"]
@@ -62,42 +43,7 @@ def options(
     """Federated training of binary neural networks inside a memory budget."""
 
 
-@app.command("plan")
-def plan_command(
-    *,
-    model: ModelArgument = "mlp",
-    inputs: Annotated[int, typer.Option(help="Features of an example.")] = 784,
-    classes: Annotated[int, typer.Option(help="Classes to tell apart.")] = 10,
-    hidden: Hidden = "256,256,256,256",
-    first: Outer = "auto",
-    last: Outer = "int8",
-    mode: ModeOption = "bnn",
-    latent: LatentOption = "int8",
-    freeze: Freeze = 0,
-    gradient: GradientOption = "luq4",
-    draws: Draws = 1,
-    batch: Batch = 100,
-    threads: Threads = 1,
-    memory: Memory = None,
-    recompute: RecomputeOption = "auto",
-    as_json: Json = False,
-) -> None:
-    """Show where every byte of a training step lies, before it runs."""
-    built = named_model(model, inputs, classes, hidden, first=first, last=last)
-    chosen = make_plan(
-        freeze_model(built, freeze),
-        batch,
-        mode,
-        latent=latent,
-        gradient=gradient,
-        draws=draws,
-        threads=threads,
-        memory=memory,
-        recompute=recompute,
-    )
-    print(json.dumps(plan_fields(chosen)) if as_json else chosen.explain())
-
-
+app.command()(plan)
 app.command()(train)
 
 
@@ -128,31 +74,6 @@ def simulate(
     result.print()
     if report is not None:
         print(f"report: {report}")
-
-
-def plan_fields(plan: Plan) -> dict[str, object]:
-    """Return a plan as JSON-ready fields."""
-    return {
-        "mode": plan.mode,
-        "latent": plan.latent,
-        "gradient": plan.gradient.format.name,
-        "draws": plan.gradient.draws,
-        "batch": plan.batch,
-        "micro_batch": plan.micro_batch,
-        "threads": plan.threads,
-        "peak_bytes": plan.peak_bytes,
-        "lower_bound_bytes": plan.lower_bound_bytes,
-        "tensors": [
-            {
-                "name": placement.tensor.name,
-                "first": placement.tensor.first,
-                "last": placement.tensor.last,
-                "offset": placement.offset,
-                "bytes": placement.tensor.bytes,
-            }
-            for placement in plan.placements
-        ],
-    }
 
 
 def main() -> None:

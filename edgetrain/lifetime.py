@@ -40,6 +40,11 @@ class Steps:
         """The last step of all: the products of the first block."""
         return self.products(0)
 
+    @property
+    def busy(self) -> range:
+        """The steps in which something is done: up to the products of the lowest that trains."""
+        return range(self.products(self.lowest) + 1)
+
     def forward(self, index: int) -> int:
         """Return the forward step of a block."""
         return 1 + index
@@ -51,6 +56,17 @@ class Steps:
     def products(self, index: int) -> int:
         """Return the step in which a block multiplies its codes."""
         return self.norm(index) + 1
+
+    def describe(self, step: int) -> str:
+        """Return what is done in a step, e.g. "forward, layer 3"."""
+        if step == 0:
+            return "loading"
+        if step <= self.blocks:
+            return f"forward, layer {step - 1}"
+        if step == self.blocks + 1:
+            return "loss"
+        index = (3 * self.blocks + 1 - step) // 2
+        return f"{'norm' if step == self.norm(index) else 'products'}, layer {index}"
 
     def last_reading(self, index: int) -> int:
         """Return the last step of another block that reads the bits that leave this one."""

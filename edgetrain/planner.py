@@ -163,14 +163,19 @@ class Plan:
             f"{name:<{widths[0]}}  {life:>{widths[1]}}  {offset:>{widths[2]}}  {size:>{widths[3]}}"
             for name, life, offset, size in rows
         ]
+        return "\n".join([*lines, self.summary()])
+
+    def summary(self) -> str:
+        """Return the arena's size and the plan's choices in one line."""
         waste = self.peak_bytes / self.lower_bound_bytes - 1
-        lines.append(
+        twice = ", ".join(map(str, sorted(self.remade)))
+        return (
             f"arena {self.peak_bytes:,} bytes ({format_size(self.peak_bytes)}), {waste:.1%} over "
             f"the most that is alive at once; mode {self.mode}, latents {self.latent}, "
             f"{self.gradient.describe()}, micro-batch {self.micro_batch} of batch {self.batch}, "
-            f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+            f"{self.threads} thread{'s' if self.threads > 1 else ''}, "
+            + (f"gradients made twice of layer {twice}" if twice else "no gradient made twice")
         )
-        return "\n".join(lines)
 
 
 def plan(

@@ -1,0 +1,115 @@
+"""`edgetrain plan`: where every byte of a training step lies, before it runs."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from edgetrain.freeze import freeze as freeze_model
+from edgetrain.models.named import named_model
+from edgetrain.options import (
+    Batch,
+    Draws,
+    Freeze,
+    GradientOption,
+    Hidden,
+    Json,
+    LatentOption,
+    Memory,
+    ModelArgument,
+    ModeOption,
+    Outer,
+    RecomputeOption,
+    Threads,
+)
+from edgetrain.plan_report import print_plan
+from edgetrain.planner import Plan
+from edgetrain.planner import plan as make_plan
+from edgetrain.timeline import PURPOSES, owners, peak, timeline
+
+__all__ = ["plan"]
+
+
+def plan(
+    *,
+    model: ModelArgument = "mlp",
+    inputs: Annotated[int, typer.Option(help="Features of an example, for mlp.")] = 784,
+    classes: Annotated[int, typer.Option(help="Classes to tell apart.")] = 10,
+    hidden: Hidden = "256,256,256,256",
+    first: Outer = "auto",
+    last: Outer = "int8",
+    mode: ModeOption = "bnn",
+    latent: LatentOption = "int8",
+    freeze: Freeze = 0,
+    gradient: GradientOption = "luq4",
+    draws: Draws = 1,
+    batch: Batch = 100,
+    threads: Threads = 1,
+    memory: Memory = None,
+    recompute: RecomputeOption = "auto",
+    tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor as well.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show where every byte of a training step lies, before it runs.
+
+    A table has what each layer holds at most, a chart what is alive at each step.
+    """
+    built = named_model(model, inputs, classes, hidden, first=first, last=last)
+    chosen = make_plan(
+        freeze_model(built, freeze),
+        batch,
+        mode,
+        latent=latent,
+        gradient=gradient,
+        draws=draws,
+        threads=threads,
+        memory=memory,
+        recompute=recompute,
+    )
+    if as_json:
+        print(json.dumps(plan_fields(chosen)))
+        return
+    if tensors:
+        print(chosen.explain())
+    print_plan(chosen, Console(highlight=False))
+
+
+def plan_fields(plan: Plan) -> dict[str, Any]:
+    """Return a plan as JSON-ready fields."""
+    moments, owner = timeline(plan), owners(plan)
+    return {
+        "mode": plan.mode,
+        "latent": plan.latent,
+        "gradient": plan.gradient.format.name,
+        "draws": plan.gradient.draws,
+        "batch": plan.batch,
+        "micro_batch": plan.micro_batch,
+        "threads": plan.threads,
+        "remade": sorted(plan.remade),
+        "peak_bytes": plan.peak_bytes,
+        "lower_bound_bytes": plan.lower_bound_bytes,
+        "peak_step": peak(moments).step,
+        "steps": [
+            {
+                "step": moment.step,
+                "name": moment.name,
+                "alive_bytes": moment.bytes,
+                **{purpose: moment.used(purpose) for purpose in PURPOSES},
+            }
+            for moment in moments
+        ],
+        "tensors": [
+            {
+                "name": placement.tensor.name,
+                "purpose": owner[placement.tensor.name].purpose,
+                "first": placement.tensor.first,
+                "last": placement.tensor.last,
+                "offset": placement.offset,
+                "bytes": placement.tensor.bytes,
+            }
+            for placement in plan.placements
+        ],
+    }
