@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -25,9 +26,11 @@ from edgetrain.options import (
     RecomputeOption,
     Threads,
 )
+from edgetrain.page.arena import render
 from edgetrain.plan_report import print_plan
 from edgetrain.planner import Plan
 from edgetrain.planner import plan as make_plan
+from edgetrain.storage import replace_file
 from edgetrain.timeline import PURPOSES, owners, peak, timeline
 
 __all__ = ["plan"]
@@ -51,6 +54,9 @@ def plan(
     memory: Memory = None,
     recompute: RecomputeOption = "auto",
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor as well.")] = False,
+    html: Annotated[
+        Path | None, typer.Option(help="Draw the arena there: time across, offset upwards.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show where every byte of a training step lies, before it runs.
@@ -69,12 +75,16 @@ def plan(
         memory=memory,
         recompute=recompute,
     )
+    if html is not None:
+        replace_file(html, [render(chosen, model).encode("utf-8")])
     if as_json:
         print(json.dumps(plan_fields(chosen)))
         return
     if tensors:
         print(chosen.explain())
     print_plan(chosen, Console(highlight=False))
+    if html is not None:
+        print(f"arena: {html}")
 
 
 def plan_fields(plan: Plan) -> dict[str, Any]:

@@ -174,7 +174,7 @@ class Plan:
             f"the most that is alive at once; mode {self.mode}, latents {self.latent}, "
             f"{self.gradient.describe()}, micro-batch {self.micro_batch} of batch {self.batch}, "
             f"{self.threads} thread{'s' if self.threads > 1 else ''}, "
-            + (f"gradients made twice of layer {twice}" if twice else "no gradient made twice")
+            + (f"gradients made twice: layers {twice}" if twice else "no gradient made twice")
         )
 
 

@@ -5,15 +5,15 @@ Everything that comes from a configuration, a device or a file is escaped on its
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from string import Template
 from typing import TYPE_CHECKING
 
 from edgetrain.coordinator.dashboard import words
 from edgetrain.coordinator.dashboard.charts import Bar, Series, bar_rows, line_chart
 from edgetrain.coordinator.history import DeviceRecord, RoundRecord
+from edgetrain.page.parts import fill, table, tile
 from edgetrain.sizes import format_size
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["render"]
 
-FOLDER = Path(__file__).parent
+TEMPLATE = Path(__file__).parent / "report.html"
 MOST_ROWS = 40
 """With more devices than this, bars stand for classes (their worst device) instead."""
 MEBIBYTE = 2**20
@@ -35,7 +35,6 @@ def render(report: SimulationReport) -> str:
         "title": escape(words.title(report)),
         "heading": escape(words.heading(report)),
         "lead": escape(words.lead(report)),
-        "style": (FOLDER / "report.css").read_text(encoding="utf-8"),
         "tiles": "\n".join(tile(value, label) for value, label in words.tiles(report)),
         "accuracy_about": escape(words.accuracy_about(judges)),
         "accuracy_chart": accuracy_chart(report.rounds),
@@ -55,13 +54,7 @@ def render(report: SimulationReport) -> str:
         "configuration": escape(words.as_toml(report.fleet)),
         "footer": escape(words.FOOTER),
     }
-    template = Template((FOLDER / "report.html").read_text(encoding="utf-8"))
-    return template.substitute(parts)
-
-
-def tile(value: str, label: str) -> str:
-    """Return one figure that leads the page."""
-    return f'<div class="tile"><b>{escape(value)}</b><span>{escape(label)}</span></div>'
+    return fill(TEMPLATE, parts)
 
 
 def accuracy_chart(rounds: Sequence[RoundRecord]) -> str:
@@ -156,23 +149,6 @@ def judges_bars(judges: Sequence[DeviceRecord]) -> str:
             for device in shown
         ]
     )
-
-
-def table(headings: Iterable[str], rows: Iterable[Iterable[str]], numbers: int) -> str:
-    """Return a table whose last `numbers` columns are set flush right; all text is escaped."""
-    names = list(headings)
-    first_number = len(names) - numbers
-
-    def cell(tag: str, column: int, text: str) -> str:
-        kind = ' class="number"' if column >= first_number else ""
-        return f"<{tag}{kind}>{escape(text)}</{tag}>"
-
-    head = "".join(cell("th", column, name) for column, name in enumerate(names))
-    body = "\n".join(
-        "<tr>" + "".join(cell("td", column, text) for column, text in enumerate(row)) + "</tr>"
-        for row in rows
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>"
 
 
 def classes_table(report: SimulationReport) -> str:

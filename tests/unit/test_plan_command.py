@@ -42,7 +42,7 @@ def test_gradients_that_are_made_twice_are_named(capsys: pytest.CaptureFixture[s
     assert found["remade"] == sorted(chosen.remade)
     assert run(*TIGHT) == 0
     layers = ", ".join(map(str, sorted(chosen.remade)))
-    ending = f"gradients made twice of layer {layers}"
+    ending = f"gradients made twice: layers {layers}"
     assert ending in capsys.readouterr().out
     assert chosen.explain().endswith(ending)
     assert fields(capsys, "plan", "binarynet")["remade"] == []

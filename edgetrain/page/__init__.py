@@ -1,0 +1,1 @@
+"""Pages for a browser that need no network and run no script: their style, and an arena drawn."""

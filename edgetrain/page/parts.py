@@ -1,0 +1,43 @@
+"""What all pages are made of: one stylesheet, templates, figures that lead a page, and tables.
+
+Text is escaped on its way in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+from pathlib import Path
+from string import Template
+
+__all__ = ["fill", "table", "tile"]
+
+STYLE = Path(__file__).parent / "style.css"
+
+
+def fill(template: Path, parts: dict[str, str], styles: Iterable[Path] = ()) -> str:
+    """Return a template with its parts put in, and $style, every page's with more after it."""
+    style = "".join(path.read_text(encoding="utf-8") for path in (STYLE, *styles))
+    return Template(template.read_text(encoding="utf-8")).substitute(parts, style=style)
+
+
+def tile(value: str, label: str) -> str:
+    """Return one figure that leads the page."""
+    return f'<div class="tile"><b>{escape(value)}</b><span>{escape(label)}</span></div>'
+
+
+def table(headings: Iterable[str], rows: Iterable[Iterable[str]], numbers: int) -> str:
+    """Return a table whose last `numbers` columns are set flush right; all text is escaped."""
+    names = list(headings)
+    first_number = len(names) - numbers
+
+    def cell(tag: str, column: int, text: str) -> str:
+        kind = ' class="number"' if column >= first_number else ""
+        return f"<{tag}{kind}>{escape(text)}</{tag}>"
+
+    head = "".join(cell("th", column, name) for column, name in enumerate(names))
+    body = "\n".join(
+        "<tr>" + "".join(cell("td", column, text) for column, text in enumerate(row)) + "</tr>"
+        for row in rows
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>"
