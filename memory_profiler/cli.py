@@ -17,6 +17,7 @@ with fleet_extra("edgetrain-profile"):
 from edgetrain.errors import ConfigError
 from edgetrain.memory_profiler.budget import Budget, Interval, format_joules, format_seconds
 from edgetrain.memory_profiler.choose import MODES, Choice, choose, summarise
+from edgetrain.memory_profiler.costs_cli import costs_command
 from edgetrain.memory_profiler.device import Device
 from edgetrain.memory_profiler.estimate import Estimate, estimate
 from edgetrain.memory_profiler.ledger_cli import report_command, verify_command
@@ -169,6 +170,7 @@ def choose_command(
     Console().print(table)
 
 
+app.command("costs")(costs_command)
 app.command("verify")(verify_command)
 app.command("report")(report_command)
 

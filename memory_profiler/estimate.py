@@ -179,7 +179,7 @@ def _seconds(plan: Plan, device: Device, examples: int) -> Interval | None:
     by the ratio of threads at worst.
     """
     if device.operations_per_second is not None:
-        work = plan.arithmetic.forward + plan.arithmetic.backward
+        work = plan.arithmetic.operations
         nominal = examples / plan.micro_batch * work / device.operations_per_second
     elif device.examples_per_second is not None:
         nominal = examples / device.examples_per_second

@@ -159,7 +159,7 @@ def block_rows(block: Block, chosen: Plan, limits: Limits, times: Times) -> Iter
     context = next(c for b, op, c in chosen.walk() if b.index == index and op is weights)
     cost = weights.arithmetic(context)
     bits = block.source.kind == "bits" and weights.weight_mode(chosen.mode) == "bnn"
-    below = 0 if context.first else cost.forward
+    below = weights.input_gradient_products(context)
     products: Sequence[tuple[str, str, Limit, int]] = [
         ("forward", "forward", "popcount" if bits else "int8_dot", cost.forward)
     ]

@@ -11,6 +11,7 @@ from edgetrain.ops.global_average_pool import GlobalAveragePool
 from edgetrain.ops.linear import Linear
 from edgetrain.ops.max_pool import MaxPool
 from edgetrain.ops.op import Arithmetic, Branch, Context, Op, Signal, TensorRule
+from edgetrain.ops.products import Products
 from edgetrain.ops.shortcut import Or, Shortcut, Xnor
 from edgetrain.ops.sign import Sign
 from edgetrain.ops.softmax_cross_entropy import SoftmaxCrossEntropy
@@ -32,6 +33,7 @@ __all__ = [
     "MaxPool",
     "Op",
     "Or",
+    "Products",
     "Shortcut",
     "Sign",
     "Signal",

@@ -77,12 +77,15 @@ class Add(Shortcut):
         return ()
 
     def arithmetic(self, context: Context) -> Arithmetic:
-        elements = context.examples * context.source.features
-        return Arithmetic(
-            forward=elements,
-            backward=elements if context.learns else 0,
-            bytes_moved=(17 if context.learns else 8) * elements,
+        sums, bits = context.source_bytes, context.source_bytes // 32
+        cost = Arithmetic(
+            forward=context.elements,
+            backward=context.elements,
+            forward_bytes=2 * sums + bits,
+            # The codes are read, and added to the gradient of the bits.
+            backward_bytes=4 * bits + 2 * sums,
         )
+        return cost if context.learns else cost.forward_pass
 
     def record(self, context: Context, offsets: dict[str, int]) -> tuple[int, ...]:
         del offsets

@@ -64,12 +64,17 @@ class BatchNorm(Op):
         return TensorRule("channel_sums", sums + 16 * width, phase)
 
     def arithmetic(self, context: Context) -> Arithmetic:
-        elements = context.examples * context.source.features
-        return Arithmetic(
-            forward=3 * elements,
-            backward=8 * elements if context.learns else 0,
-            bytes_moved=20 * elements if context.learns else 4 * elements,
+        sums, bits = context.source_bytes, context.source_bytes // 32
+        logits = 4 * context.elements if context.last else 0
+        cost = Arithmetic(
+            forward=3 * context.elements,
+            backward=8 * context.elements,
+            # The mean, then the deviation from it; normalised values are stored in the last layer.
+            forward_bytes=2 * sums + logits,
+            # What leaves depends on sums over all that arrives: the gradient is read twice.
+            backward_bytes=2 * (sums + bits) + context.gradient.code_bytes(sums // 4),
         )
+        return cost if context.learns else cost.forward_pass
 
     def record(self, context: Context, offsets: dict[str, int]) -> tuple[int, ...]:
         return (

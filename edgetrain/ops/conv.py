@@ -20,7 +20,8 @@ from edgetrain.errors import ModelError
 from edgetrain.gradient import LARGEST_CODE, Gradient
 from edgetrain.ops import depthwise, lookup
 from edgetrain.ops.geometry import LINE, ROW, Geometry
-from edgetrain.ops.op import LANES, Arithmetic, Context, Signal, TensorRule, padded
+from edgetrain.ops.op import LANES, Context, Signal, TensorRule, padded
+from edgetrain.ops.products import Products
 from edgetrain.ops.weights import LARGEST_SUM, MOST_TERMS, Training, WeightOp
 
 __all__ = ["Conv", "Conv1d", "Conv2d", "Padding"]
@@ -201,19 +202,10 @@ class Conv(WeightOp):
             rules.append(TensorRule("backward_tile", tile, "products"))
         return (*rules, *self._sign_index(context), *self._example_gradient(context))
 
-    def arithmetic(self, context: Context) -> Arithmetic:
-        shape, planes = self.geometry(context.source), self.planes(context)
-        seen = shape.channels // self.groups
-        products = context.examples * shape.pixels * shape.taps * seen * self.outputs
-        return Arithmetic(
-            forward=products * planes,
-            backward=products * self.backward_products(context),
-            bytes_moved=4 * self.weight_bytes(context)
-            + 3
-            * context.examples
-            * (shape.height * shape.width * shape.channels + shape.pixels * self.outputs)
-            // 8,
-        )
+    def products(self, context: Context) -> Products:
+        shape, bits = self.geometry(context.source), self.precisions(context)
+        outputs, groups = self.outputs, self.groups
+        return Products(shape.pixels, shape.taps, shape.channels, outputs, groups, *bits)
 
     def record(self, context: Context, offsets: dict[str, int]) -> tuple[int, ...]:
         source, out = context.source, self.flow(context.source)

@@ -40,10 +40,15 @@ class GlobalAveragePool(Op):
         return (TensorRule("features", features, "retained" if context.learns else "passed"),)
 
     def arithmetic(self, context: Context) -> Arithmetic:
-        elements = context.examples * context.source.features
-        return Arithmetic(
-            forward=elements, backward=elements if context.learns else 0, bytes_moved=4 * elements
+        sums = context.examples * padded(context.source.channels)
+        cost = Arithmetic(
+            forward=context.elements,
+            backward=context.elements,
+            forward_bytes=context.source_bytes + sums,
+            # The gradient of a sum goes to every pixel, 32 bits each.
+            backward_bytes=4 * sums + 32 * context.source_bytes,
         )
+        return cost if context.learns else cost.forward_pass
 
     def record(self, context: Context, offsets: dict[str, int]) -> tuple[int, ...]:
         return (context.source.channels, offsets["features"])

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from edgetrain.errors import ModelError
-from edgetrain.ops.op import LANES, Arithmetic, Context, Signal, TensorRule, padded
+from edgetrain.ops.op import LANES, Context, Signal, TensorRule, padded
+from edgetrain.ops.products import Products
 from edgetrain.ops.weights import LIMIT, WEIGHT_MODES, Training, WeightMode, WeightOp
 
 __all__ = ["GROUPS", "WEIGHT_MODES", "Linear", "Training", "WeightMode"]
@@ -111,15 +112,8 @@ class Linear(WeightOp):
             rules.append(TensorRule("input_bytes", examples * padded(inputs), "forward"))
         return tuple(rules)
 
-    def arithmetic(self, context: Context) -> Arithmetic:
-        inputs, planes = context.source.features, self.planes(context)
-        products = context.examples * inputs * self.outputs
-        weights = self.weight_bytes(context)
-        return Arithmetic(
-            forward=products * planes,
-            backward=products * self.backward_products(context),
-            bytes_moved=4 * weights + 3 * context.examples * (inputs + self.outputs) // 8,
-        )
+    def products(self, context: Context) -> Products:
+        return Products(1, 1, context.source.features, self.outputs, 1, *self.precisions(context))
 
     def record(self, context: Context, offsets: dict[str, int]) -> tuple[int, ...]:
         return (

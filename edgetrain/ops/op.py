@@ -8,11 +8,12 @@ exist half-way.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from edgetrain.errors import ModelError
 from edgetrain.gradient import GRADIENT, Gradient
+from edgetrain.ops.products import Products
 
 __all__ = [
     "LANES",
@@ -66,6 +67,11 @@ sent        from the norm's step to the products, and to the norm's step of what
 """
 
 
+Kind = Literal["int8", "bits", "integers", "normalised"]
+PRECISIONS: dict[Kind, int] = {"int8": 8, "bits": 1, "integers": 32, "normalised": 32}
+"""Bits of a number of every kind of signal."""
+
+
 def padded(count: int, multiple: int = LANES) -> int:
     """Return the count rounded up to a multiple."""
     return -(-count // multiple) * multiple
@@ -82,7 +88,7 @@ class Signal:
     height: int
     width: int
     channels: int
-    kind: Literal["int8", "bits", "integers", "normalised"]
+    kind: Kind
 
     @property
     def pixels(self) -> int:
@@ -93,6 +99,16 @@ class Signal:
     def features(self) -> int:
         """All numbers of an example."""
         return self.pixels * self.channels
+
+    @property
+    def precision(self) -> int:
+        """Bits of a number."""
+        return PRECISIONS[self.kind]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of an example in the arena, where channels fill whole words of signs."""
+        return self.pixels * padded(self.channels) * self.precision // 8
 
 
 @dataclass(frozen=True)
@@ -145,6 +161,16 @@ class Context:
         return self.index >= self.lowest
 
     @property
+    def elements(self) -> int:
+        """The numbers that flow into the op, of the whole micro-batch."""
+        return self.examples * self.source.features
+
+    @property
+    def source_bytes(self) -> int:
+        """The bytes that flow into the op, of the whole micro-batch."""
+        return self.examples * self.source.bytes
+
+    @property
     def codes_phase(self) -> Phase:
         """When the codes of the gradient of the block's sums are alive."""
         if self.branch is not None and self.branch.adds:
@@ -165,19 +191,37 @@ class TensorRule:
 class Arithmetic:
     """What one step of one micro-batch costs.
 
-    Operations are multiply-accumulates or their binary equals; bytes are those moved between
-    the arena and the processor.
+    Operations are multiply-accumulates or their binary equals. Bytes are those read and written: a
+    tensor counts once for each pass that an op makes over it. What a kernel repeats because its
+    tiles are small, as it finds it in cache, is not counted.
     """
 
     forward: int = 0
     backward: int = 0
-    bytes_moved: int = 0
+    forward_bytes: int = 0
+    backward_bytes: int = 0
+
+    @property
+    def forward_pass(self) -> Arithmetic:
+        """The forward pass alone, where no gradient arrives."""
+        return replace(self, backward=0, backward_bytes=0)
+
+    @property
+    def operations(self) -> int:
+        """The operations of both passes."""
+        return self.forward + self.backward
+
+    @property
+    def bytes_moved(self) -> int:
+        """The bytes of both passes."""
+        return self.forward_bytes + self.backward_bytes
 
     def __add__(self, other: Arithmetic) -> Arithmetic:
         return Arithmetic(
             self.forward + other.forward,
             self.backward + other.backward,
-            self.bytes_moved + other.bytes_moved,
+            self.forward_bytes + other.forward_bytes,
+            self.backward_bytes + other.backward_bytes,
         )
 
 
@@ -201,6 +245,11 @@ class Op(ABC):
     @abstractmethod
     def arithmetic(self, context: Context) -> Arithmetic:
         """Return what one step of one micro-batch costs."""
+
+    def products(self, context: Context) -> Products | None:
+        """Return what the op multiplies by weights for one example: None where it has none."""
+        del context
+        return None
 
     @abstractmethod
     def record(self, context: Context, offsets: dict[str, int]) -> tuple[int, ...]:

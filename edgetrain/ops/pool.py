@@ -41,10 +41,15 @@ class Pool(Op):
         return Signal(source.height // height, source.width // width, source.channels, "integers")
 
     def arithmetic(self, context: Context) -> Arithmetic:
-        elements = context.examples * context.source.features
-        return Arithmetic(
-            forward=elements, backward=elements if context.learns else 0, bytes_moved=5 * elements
+        pooled = context.examples * self.flow(context.source).bytes
+        marks = sum(rule.bytes for rule in self.tensors(context))
+        cost = Arithmetic(
+            forward=context.elements,
+            backward=context.elements,
+            forward_bytes=context.source_bytes + pooled + marks,
+            backward_bytes=marks,
         )
+        return cost if context.learns else cost.forward_pass
 
     def record(self, context: Context, offsets: dict[str, int]) -> tuple[int, ...]:
         pooled = self.flow(context.source)

@@ -64,13 +64,15 @@ class BitShortcut(Shortcut):
         return (TensorRule("branch_codes", packed, "sent"),)
 
     def arithmetic(self, context: Context) -> Arithmetic:
-        elements = context.examples * context.source.features
-        # The gradient is read and written twice, and its codes once each.
-        return Arithmetic(
-            forward=elements // 8,
-            backward=4 * elements if context.learns else 0,
-            bytes_moved=elements // 2 + (17 * elements if context.learns else 0),
+        bits = context.source_bytes
+        cost = Arithmetic(
+            forward=context.elements // 8,
+            backward=4 * context.elements,
+            forward_bytes=(4 if context.learns else 3) * bits,
+            # Gradients of 32 bits are read and written twice, their codes of 4 bits once each.
+            backward_bytes=(4 * 32 + 2 * 4) * bits,
         )
+        return cost if context.learns else cost.forward_pass
 
     def record(self, context: Context, offsets: dict[str, int]) -> tuple[int, ...]:
         assert context.branch is not None

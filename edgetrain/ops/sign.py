@@ -30,12 +30,15 @@ class Sign(Op):
         return (TensorRule("sign", packed, "retained"), TensorRule("mask", packed, "retained"))
 
     def arithmetic(self, context: Context) -> Arithmetic:
-        elements = context.examples * context.source.features
-        return Arithmetic(
-            forward=3 * elements,
-            backward=elements if context.learns else 0,
-            bytes_moved=elements // 2,
+        sums, bits = context.source_bytes, context.source_bytes // 32
+        cost = Arithmetic(
+            forward=3 * context.elements,
+            backward=context.elements,
+            forward_bytes=sums + (2 if context.learns else 1) * bits,
+            # The norm reads the gradient twice, each time through the mask.
+            backward_bytes=2 * bits,
         )
+        return cost if context.learns else cost.forward_pass
 
     def record(self, context: Context, offsets: dict[str, int]) -> tuple[int, ...]:
         return (context.source.channels, offsets["sign"], offsets.get("mask", -1))

@@ -26,8 +26,13 @@ class SoftmaxCrossEntropy(Op):
         return (TensorRule("labels", context.examples, "loaded"),)
 
     def arithmetic(self, context: Context) -> Arithmetic:
-        elements = context.examples * context.source.features
-        return Arithmetic(forward=12 * elements, backward=3 * elements, bytes_moved=12 * elements)
+        elements = context.elements
+        return Arithmetic(
+            forward=12 * elements,
+            backward=3 * elements,
+            forward_bytes=4 * elements + context.examples,
+            backward_bytes=context.source_bytes,
+        )
 
     def record(self, context: Context, offsets: dict[str, int]) -> tuple[int, ...]:
         return (

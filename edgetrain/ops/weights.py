@@ -16,11 +16,22 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from dataclasses import replace
 from typing import Literal, get_args
 
 from edgetrain.errors import ModelError
 from edgetrain.gradient import LARGEST_CODE, Gradient
-from edgetrain.ops.op import LANES, Context, Latent, Op, Signal, TensorRule, padded
+from edgetrain.ops.op import (
+    LANES,
+    Arithmetic,
+    Context,
+    Latent,
+    Op,
+    Signal,
+    TensorRule,
+    padded,
+)
+from edgetrain.ops.products import Products
 from edgetrain.tensorfile import DTYPES
 
 __all__ = [
@@ -46,6 +57,8 @@ LIMIT = 65536
 EIGHT_BIT_ONE = 128
 """The level of a weight of 8 bits that counts as one: the scale from which fsb starts."""
 LARGEST_SUM = 2**31 - 1
+PRECISIONS: dict[WeightMode, int] = {"bnn": 1, "fsb": 9, "int8": 8, "frozen": 1}
+"""Bits of a weight as it multiplies: in fsb those of a scale and a sign."""
 LARGEST_WEIGHT: dict[WeightMode, int] = {"bnn": 1, "fsb": 255, "int8": 128, "frozen": 1}
 MOST_TERMS = 2 * LIMIT
 """Products in a sum of a convolution, for which every sum is sure to fit 32 bits."""
@@ -198,12 +211,65 @@ class WeightOp(Op):
         chosen = (context.source, context.mode, context.latent)
         return self.state(*chosen) | self.moments(*chosen)
 
-    def backward_products(self, context: Context) -> int:
-        """Return how often the backward pass goes over the products of the forward pass."""
-        if not context.learns:
+    def precisions(self, context: Context) -> tuple[int, int]:
+        """Return the bits of a weight and of what it multiplies."""
+        return PRECISIONS[self.weight_mode(context.mode)], context.source.precision
+
+    @abstractmethod
+    def products(self, context: Context) -> Products:
+        """Return the products of the forward pass for one example."""
+
+    def times_made(self, context: Context) -> int:
+        """Return how often the backward pass makes the gradient of the input."""
+        if context.first:
             return 0
-        made = 2 if context.twice else 1
-        return (0 if self.frozen else context.gradient.draws) + made * self.gradient_planes(context)
+        return 2 if context.twice else 1
+
+    def draws_summed(self, context: Context) -> int:
+        """Return of how many draws the gradient of the weights is the sum."""
+        return context.gradient.draws if context.learns and not self.frozen else 0
+
+    def input_gradient_products(self, context: Context) -> int:
+        """Return the products of the gradient of the input, of the whole micro-batch."""
+        products = context.examples * self.products(context).count
+        return products * self.times_made(context) * self.gradient_planes(context)
+
+    def arithmetic(self, context: Context) -> Arithmetic:
+        products = context.examples * self.products(context).count
+        return Arithmetic(
+            forward=products * self.planes(context),
+            backward=products * self.draws_summed(context) + self.input_gradient_products(context),
+            forward_bytes=self._forward_bytes(context),
+            backward_bytes=self._backward_bytes(context),
+        )
+
+    def _forward_bytes(self, context: Context) -> int:
+        """Return the bytes of the input, the weights and the sums; of the data as it is loaded."""
+        sums = context.examples * self.flow(context.source).bytes
+        loaded = 0
+        if context.index == 0:
+            loaded = context.elements + self._read_bytes(context)
+        return loaded + self._read_bytes(context) + self._state_bytes(context) + sums
+
+    def _backward_bytes(self, context: Context) -> int:
+        """Return what either gradient reads and writes."""
+        width = padded(self.outputs)
+        codes = context.gradient.code_bytes(context.examples * context.block_pixels * width)
+        below = context.examples * replace(context.source, kind="integers").bytes
+        made = codes // context.gradient.draws + self._state_bytes(context) + below
+        trained = codes + self._read_bytes(context) + 2 * self.weight_bytes(context)
+        trains = self.draws_summed(context) > 0
+        return self.times_made(context) * made + (trained if trains else 0)
+
+    def _read_bytes(self, context: Context) -> int:
+        """Return the bytes of the input as the kernels read it: of data in bytes, or of bits."""
+        if context.source.kind == "bits":
+            return context.source_bytes
+        return context.examples * self.input_bytes(context.source)
+
+    def _state_bytes(self, context: Context) -> int:
+        """Return the bytes of what the layer multiplies by."""
+        return stored_bytes(self.state(context.source, context.mode, context.latent))
 
     def check_outputs(self) -> None:
         """Raise ModelError for a number of outputs or a training that cannot be."""
