@@ -1,0 +1,1 @@
+"""Flower's Fleet API as a device speaks it: its messages, its objects and how they travel."""
