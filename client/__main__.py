@@ -61,6 +61,10 @@ def run_task(
         Path | None,
         typer.Option(help="Keep account in this file: what was promised and what was used."),
     ] = None,
+    ledger_key: Annotated[
+        Path | None,
+        typer.Option(help="The key that signs the account; made beside it unless given."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Do one task on this device's data, in a process of its own, inside a budget.
@@ -75,6 +79,7 @@ def run_task(
         Budget.parse(memory, energy, seconds),
         Device(examples_per_second=examples_per_second, watts=watts, threads=threads),
         ledger=ledger,
+        ledger_key=ledger_key,
     )
     if report is not None:
         done.write(report)
@@ -110,6 +115,8 @@ def written(name: str, value: Any) -> str:
         return format_size(value)
     if name == "plan":
         return ", ".join(f"{key.replace('_', ' ')} {found}" for key, found in value.items())
+    if name == "digest":
+        return f"{value['tasks']} tasks, signed, {value['head']}"
     if name == "accuracy":
         return f"{value:.1%}"
     if name in ("seconds", "joules"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -16,26 +17,37 @@ if TYPE_CHECKING:
 
 __all__ = ["accounted", "plan_summary"]
 
+KEY_SUFFIX = ".key"
+
 
 @contextlib.contextmanager
 def accounted(
-    path: Path | None, task: Task, choice: Choice, budget: Budget
-) -> Iterator[Callable[[Report], None]]:
+    path: Path | None, key: Path | None, task: Task, choice: Choice, budget: Budget
+) -> Iterator[Callable[[Report], Report]]:
     """Hold the ledger for a task that is about to run; what is yielded takes its report.
 
     The intent is on the disk when the context is entered, the outcome when the report has been
-    taken; a context left without a report leaves an interrupted task. Without a path nothing is
-    written. Raises StorageError and PayloadError as Ledger does.
+    taken; it is given back with the ledger's digest, signed with the key in the file `key`, which
+    is the ledger's name with KEY_SUFFIX unless given. A context left without a report leaves an
+    interrupted task. Without a path nothing is written or signed. Raises StorageError and
+    PayloadError as Ledger does, ConfigError as device_key does.
     """
     if path is None:
-        yield lambda _: None
+        yield lambda report: report
         return
-    # Only who keeps a ledger pays for hashlib.
+    # Only who keeps a ledger pays for hashlib and cryptography.
     from edgetrain.memory_profiler.ledger import Ledger  # noqa: PLC0415
+    from edgetrain.memory_profiler.signature import device_key, signed_digest  # noqa: PLC0415
 
     with Ledger(path) as ledger:
+        signer = device_key(key or path.with_name(path.name + KEY_SUFFIX))
         ledger.begin(intent_of(task, choice, budget))
-        yield lambda report: ledger.end(outcome_of(report))
+
+        def settle(report: Report) -> Report:
+            ledger.end(outcome_of(report))
+            return replace(report, digest=signed_digest(ledger, signer))
+
+        yield settle
 
 
 def intent_of(task: Task, choice: Choice, budget: Budget) -> Intent:

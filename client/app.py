@@ -67,6 +67,7 @@ def work(message: Message, node: NodeSettings) -> RecordDict:
         node.machine,
         simulated=node.clock == "virtual",
         ledger=None if node.ledger is None else Path(node.ledger),
+        ledger_key=None if node.ledger_key is None else Path(node.ledger_key),
     )
     return report_to_record(report)
 

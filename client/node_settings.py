@@ -35,7 +35,8 @@ class NodeSettings(Settings):
     (joules a task) and `seconds` (a task) are the owner's budget; `watts` and
     `examples-per-second` let energy and time be modelled. `clock` "virtual" says that
     this is a simulated device, whose time is not this machine's. `ledger` is the file that keeps
-    account of what each task used; none is kept unless it is named.
+    account of what each task used; none is kept unless it is named. `ledger-key` is the private key
+    that signs what it says; a file beside the ledger unless it is named.
     """
 
     table: ClassVar[str] = "node-config"
@@ -52,6 +53,7 @@ class NodeSettings(Settings):
     watts: float | None = setting(optional(real(0, 1e6)), None)
     clock: Literal["real", "virtual"] = setting(choice("real", "virtual"), "real")
     ledger: str | None = setting(optional(text), None)
+    ledger_key: str | None = setting(optional(text), None)
 
     @classmethod
     def of(cls, node_config: Mapping[str, Any]) -> NodeSettings:

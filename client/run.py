@@ -47,13 +47,15 @@ def run_task(
     folder: Path | None = None,
     simulated: bool = False,
     ledger: Path | None = None,
+    ledger_key: Path | None = None,
 ) -> Report:
     """Return the report of a task, done in a worker process.
 
     A plan is chosen that keeps the budget; where none does, or where the device has no examples
     (`dataset` None), the report politely declines. Whatever goes wrong with the data or with the
     process is a "failed" report that names the cause. Raises StorageError when the task cannot be
-    written for the worker or the ledger cannot be written, PayloadError when `ledger` is none.
+    written for the worker or the ledger cannot be written, PayloadError when `ledger` is none,
+    ConfigError when the key cannot be used.
 
     `device` is this machine unless given. The owner's seconds and the task's deadline stop the
     worker, which then reports what it has learnt so far. Task and report lie in `folder` and stay
@@ -63,7 +65,8 @@ def run_task(
     peak memory is that of the first task of the same shape, which a fresh worker does.
     `ledger` is the file that keeps account: the intent is on the disk before the worker starts,
     the outcome before this returns; a task that declines uses nothing and is not written. Another
-    task with the same ledger waits meanwhile.
+    task with the same ledger waits meanwhile. The report carries the ledger's digest, signed with
+    the key in `ledger_key`: beside the ledger, and made when it is missing, unless given.
     """
     try:
         choice = plan_task(task, dataset, budget, device or Device())
@@ -76,7 +79,7 @@ def run_task(
     shape = (task.device, str(dataset), task.kind, task.codec, task.model, plan_summary(choice))
     run = run_warm if simulated and shape in PEAKS else run_fresh
     limit = HANGING_SECONDS if simulated else time_limit(task, budget)
-    with accounted(ledger, task, choice, budget) as settle, place(folder) as there:
+    with accounted(ledger, ledger_key, task, choice, budget) as settle, place(folder) as there:
         job = Job(
             task=str(Path(there) / "task"),
             data=str(dataset),
@@ -92,8 +95,7 @@ def run_task(
         report = with_expectations(found, choice, simulated=simulated)
         if simulated:
             report = with_fresh_peak(report, shape)
-        settle(report)
-    return report
+        return settle(report)
 
 
 def plan_task(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from edgetrain.coordinator.aggregate import Accumulator
+from edgetrain.coordinator.allowance import WITHHELD
 from edgetrain.coordinator.exchange import Answer, Member
 from edgetrain.coordinator.history import DeviceRecord, RoundRecord
 from edgetrain.sizes import format_size
@@ -97,7 +98,7 @@ def answered(record: DeviceRecord, answer: Answer) -> DeviceRecord:
         reasons[reason] = reasons.get(reason, 0) + 1
     record = replace(
         record,
-        asked=record.asked + 1,
+        asked=record.asked + (answer.status != WITHHELD),
         absences=record.absences + (answer.status == "absent"),
         status=answer.status,
         reasons=reasons,
@@ -123,6 +124,7 @@ def reported(record: DeviceRecord, report: Report, *, counted: bool) -> DeviceRe
         measured_peak_bytes=largest(record.measured_peak_bytes, report.measured_peak_bytes),
         seconds=record.seconds + report.seconds,
         joules=joules,
+        digest=report.digest or record.digest,
         energy_source=report.energy_source if report.joules is not None else record.energy_source,
         accuracy=record.accuracy if report.accuracy is None else report.accuracy,
     )

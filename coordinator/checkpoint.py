@@ -40,6 +40,8 @@ TEXTS = ("history", "fleet")
 """What is stored as text, in tensors of bytes: a header has no room for a long history."""
 FREE_TO_CHANGE = (("training", "rounds"), ("training", "deadline"), ("training", "evaluate_every"))
 """Settings that a run may change when it goes on."""
+FREE_OF_DEVICES = ("total_energy", "total_seconds")
+"""The same of a class of devices."""
 
 log = logging.getLogger(__name__)
 
@@ -196,6 +198,14 @@ def first_difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | 
         for key in sorted({*left, *right}):
             if (section, key) not in FREE_TO_CHANGE and left.get(key) != right.get(key):
                 return f"[{section}] {key} ({left.get(key)!r}, here {right.get(key)!r})"
-    if one.get("device") != other.get("device"):
+    if fixed_devices(one) != fixed_devices(other):
         return "[[device]]"
     return None
+
+
+def fixed_devices(fleet: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return a fleet's classes of devices without the settings that a run may change."""
+    return [
+        {name: value for name, value in device.items() if name not in FREE_OF_DEVICES}
+        for device in fleet.get("device", [])
+    ]

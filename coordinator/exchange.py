@@ -74,6 +74,7 @@ class Member:
     """A device that has said who it is.
 
     `examples` is what it holds, `features` and `classes` what each example is; 0 without data.
+    `key` is the public key that it was enrolled with, as a LedgerDigest names it, or None.
     """
 
     node_id: int
@@ -84,6 +85,7 @@ class Member:
     features: int
     classes: int
     memory: int | None
+    key: str | None = None
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,8 @@ class Answer:
     """How one device answered one task.
 
     `status` is the report's, or "absent" (not reachable), "late" (not by the deadline), "refused"
-    (not a valid report) or "failed". `reason` says why it did not count, else it is empty.
+    (not a valid report), "failed" or "withheld" (it was not asked). `reason` says why it did not
+    count, else it is empty.
     """
 
     member: Member

@@ -10,9 +10,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from edgetrain.digest import LedgerDigest
 from edgetrain.errors import PayloadError
 
-__all__ = ["DeviceRecord", "History", "RoundRecord"]
+__all__ = ["NOT_ASKED", "DeviceRecord", "History", "RoundRecord"]
+
+NOT_ASKED = "not asked"
+"""How a reason begins that kept a task from being sent."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,8 @@ class RoundRecord:
         judged: examples that they were judged on.
         uplink_bytes, downlink_bytes: bytes of reports and of tasks, all devices together.
         seconds: how long the round took by the loop's clock (virtual in a simulation).
-        losses: how many answers did not count, by their status: {"absent": 2}.
+        losses: how many answers did not count, by their status: {"absent": 2}; "withheld" are
+            devices that were not asked, because they have used what they were allowed.
     """
 
     round: int
@@ -56,9 +61,9 @@ class DeviceRecord:
         asked, answered: tasks that it was sent and that it did.
         examples: examples used, all tasks together.
         status: how its last task ended: trained, evaluated, declined, failed, absent, late or
-            refused; "unasked" before the first.
+            refused; "withheld" where it may not be asked again; "unasked" before the first.
         absences: how many tasks did not reach it.
-        reasons: every reason why a task of its own did not count, and how often.
+        reasons: every reason why a task of its own did not count or was not sent, and how often.
         plan: the plan that it chose last, in words; None before it did.
         predicted_peak_bytes: the largest promised peak of its training process.
         measured_peak_bytes: the largest measured one.
@@ -66,6 +71,7 @@ class DeviceRecord:
         joules: energy, None if nobody knows; energy_source says where the figure comes from.
         uplink_bytes, downlink_bytes: bytes of its reports and of its tasks.
         accuracy: what it measured last, on its own examples.
+        digest: what its ledger says in all, as it was last signed; None where it keeps none.
     """
 
     name: str
@@ -88,6 +94,11 @@ class DeviceRecord:
     uplink_bytes: int = 0
     downlink_bytes: int = 0
     accuracy: float | None = None
+    digest: LedgerDigest | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.digest, Mapping):  # as JSON has it
+            object.__setattr__(self, "digest", LedgerDigest(**self.digest))
 
 
 @dataclass(frozen=True)

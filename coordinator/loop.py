@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from flwr.serverapp import Grid
 
@@ -23,6 +24,7 @@ from edgetrain.coordinator.accounts import (
     weighed,
 )
 from edgetrain.coordinator.aggregate import Accumulator
+from edgetrain.coordinator.allowance import audited, exhausted, withheld
 from edgetrain.coordinator.checkpoint import Checkpoint, CheckpointFolder
 from edgetrain.coordinator.exchange import Answer, Clock, Member, RealClock, ask
 from edgetrain.coordinator.global_model import GlobalModel
@@ -108,7 +110,14 @@ class Loop:
         devices = {name: introduced(one, known.get(name)) for name, one in self.members.items()}
         self.history = replace(self.history, devices={**known, **devices})
         while self.model.version < self.fleet.training.rounds:
-            self._round()
+            self.members = enrol(self.grid, self.clock, self.members)
+            trainers, barred = self._allowed("train")
+            if barred and not trainers:
+                log.warning("no device may be asked to train any more")
+                for answer in barred:
+                    self._count(self.model.version + 1, answer)
+                break
+            self._round(trainers, barred)
         return self.model
 
     def _begin(self) -> GlobalModel:
@@ -122,15 +131,13 @@ class Loop:
                 return kept.model
         return GlobalModel.fresh(model, self.fleet.model.mode, self.fleet.training.seed)
 
-    def _round(self) -> None:
+    def _round(self, trainers: list[str], barred: list[Answer]) -> None:
         """Do one round: train, aggregate, judge, keep."""
         training, begun = self.fleet.training, self.clock.now()
-        self.members = enrol(self.grid, self.clock, self.members)
-        trainers = [one.name for one in self.members.values() if one.role == "train"]
         names = select(trainers, training.fraction, training.seed, self.model.version)
         number = self.model.version + 1
         self.notify(RoundBegun(number, training.rounds, len(names)))
-        record = self._train(RoundRecord(number, asked=len(names)), names)
+        record = self._train(RoundRecord(number, asked=len(names)), names, barred)
         if number % training.evaluate_every == 0 or number == training.rounds:
             record = self._evaluate(record)
         # Rounded, so that a run that was cut off tells the same story as one that was not.
@@ -140,12 +147,14 @@ class Loop:
             self.checkpoints.save(Checkpoint(self.model, self.history, self.fleet.to_table()))
         self.notify(RoundEnded(record, training.rounds))
 
-    def _train(self, record: RoundRecord, names: tuple[str, ...]) -> RoundRecord:
+    def _train(
+        self, record: RoundRecord, names: tuple[str, ...], barred: list[Answer]
+    ) -> RoundRecord:
         """Ask devices to train, fold what they send, and step to the next version."""
         accumulator = Accumulator(self.model, self.fleet.training.codec)
         losses: list[Loss] = []
-        for answer in self._ask("train", names, record.round):
-            outcome = folded(accumulator, answer)
+        for answer in chain(barred, self._ask("train", names, record.round)):
+            outcome = folded(accumulator, self._audited(answer))
             losses += weighed(outcome, "trained")
             record = tallied(record, outcome)
             self._count(record.round, outcome)
@@ -161,16 +170,34 @@ class Loop:
 
     def _evaluate(self, record: RoundRecord) -> RoundRecord:
         """Ask the held-out devices to judge the new version."""
-        judges = tuple(one.name for one in self.members.values() if one.role == "evaluate")
+        judges, barred = self._allowed("evaluate")
         losses: list[Loss] = []
-        for answer in self._ask("evaluate", judges, record.round):
-            losses += weighed(answer, "evaluated")
-            record = tallied(record, answer)
-            self._count(record.round, answer)
+        for answer in chain(barred, self._ask("evaluate", tuple(judges), record.round)):
+            outcome = self._audited(answer)
+            losses += weighed(outcome, "evaluated")
+            record = tallied(record, outcome)
+            self._count(record.round, outcome)
         judged = sum(loss.examples for loss in losses)
         right = sum(loss.right for loss in losses)
         accuracy = right / judged if judged else None
         return replace(record, accuracy=accuracy, loss=mean(losses), judged=judged)
+
+    def _allowed(self, role: str) -> tuple[list[str], list[Answer]]:
+        """Return who of a role may be asked, and what stands for the answers of all others."""
+        classes = {one.name: one for one in self.fleet.devices}
+        names, barred = [], []
+        for member in [one for one in self.members.values() if one.role == role]:
+            known = self.history.devices.get(member.name) or introduced(member)
+            if reason := exhausted(known, classes.get(member.device_class)):
+                barred.append(withheld(member, reason))
+            else:
+                names.append(member.name)
+        return names, barred
+
+    def _audited(self, answer: Answer) -> Answer:
+        """Return an answer after its ledger's digest, if there is one, was checked."""
+        known = self.history.devices.get(answer.member.name)
+        return audited(answer, known.digest if known else None)
 
     def _ask(self, kind: Kind, names: tuple[str, ...], round: int) -> Iterator[Answer]:
         """Send a task about the present version to each device; yield the answers as they come."""

@@ -11,11 +11,13 @@ import logging
 from collections.abc import Iterable, Mapping
 
 from flwr.app import Message, MessageType, RecordDict
+from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 
 from edgetrain.client.flower_record import record_to_hello
 from edgetrain.coordinator.exchange import POLL_SECONDS, Clock, Member, converse
 from edgetrain.errors import ConfigError, DataError, EdgetrainError, PayloadError
+from edgetrain.memory_profiler.signature import point_of_pem
 
 __all__ = ["ENROL_SECONDS", "data_shape", "enrol", "gather"]
 
@@ -55,9 +57,10 @@ def enrol(grid: Grid, clock: Clock, members: Mapping[str, Member]) -> dict[str, 
     known = {member.node_id for member in members.values()}
     found = dict(members)
     new = [node_id for node_id in grid.get_node_ids() if node_id not in known]
+    nodes = {node.node_id: node for node in grid.get_nodes()}
     for node_id, reply in converse(grid, clock, new, hello, HELLO_SECONDS):
         try:
-            member = read_hello(node_id, reply)
+            member = read_hello(node_id, reply, nodes.get(node_id))
         except EdgetrainError as error:
             log.warning("node %s does not belong to this fleet: %s", node_id, error)
             continue
@@ -74,13 +77,22 @@ def hello(node_id: int) -> Message:
     )
 
 
-def read_hello(node_id: int, reply: Message | str) -> Member:
-    """Return the member that a reply introduces. Raises PayloadError for any other reply."""
+def read_hello(node_id: int, reply: Message | str, node: NodeInfo | None) -> Member:
+    """Return the member that a reply introduces. Raises PayloadError for any other reply.
+
+    A node that an operator enrolled by a name may not go by another, and the SuperLink checks its
+    key on every request.
+    """
     if isinstance(reply, str):
         raise PayloadError("it did not say who it is")
     if reply.has_error():
         raise PayloadError(f"it could not say who it is: {reply.error.reason}")
-    return Member(node_id=node_id, **record_to_hello(reply.content))
+    fields = record_to_hello(reply.content)
+    if node is None or not node.name:
+        return Member(node_id=node_id, **fields)
+    if fields["name"] != node.name:
+        raise PayloadError(f"it says it is {fields['name']!r} and was enrolled as {node.name!r}")
+    return Member(node_id=node_id, **fields, key=point_of_pem(node.public_key))
 
 
 def data_shape(members: Iterable[Member]) -> tuple[int, int]:

@@ -177,7 +177,9 @@ class DeviceConfig(Settings):
     """[[device]]: a class of devices that are alike.
 
     `count` may be left out by one class, which then takes the devices that are left. `memory` is
-    the budget of the whole worker process in bytes, `energy` one of joules a round. A simulation
+    the budget of the whole worker process in bytes, `energy` one of joules a round. A device that
+    has used `total_energy` (joules) or `total_seconds`, as its signed ledger or else its reports
+    tell, is asked no more. A simulation
     models time by `examples_per_second`, `uplink` and `downlink` (bits a second), energy by
     `watts` while computing, and absence by `availability`, the chance to be there in a round.
     Devices of role "evaluate" hold the held-out examples; without any, they borrow the classes
@@ -191,6 +193,8 @@ class DeviceConfig(Settings):
     count: int | None = setting(optional(whole(1, MAXIMUM_DEVICES)), None)
     role: Literal["train", "evaluate"] = setting(choice("train", "evaluate"), "train")
     energy: float | None = setting(optional(quantity("joules")), None)
+    total_energy: float | None = setting(optional(quantity("joules")), None)
+    total_seconds: float | None = setting(optional(quantity("seconds")), None)
     examples_per_second: float = setting(real(0, 1e12), 2000.0)
     watts: float = setting(real(0, 1e6), 2.0)
     uplink: float = setting(quantity("rate"), 1e6)

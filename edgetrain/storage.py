@@ -13,6 +13,8 @@ from edgetrain.errors import DataError, StorageError
 __all__ = ["Buffer", "map_file", "replace_file"]
 
 Buffer = bytes | bytearray | memoryview
+PRIVATE, SHARED = 0o600, 0o666
+"""Permissions of a new file, before the umask."""
 
 
 def map_file(path: Path) -> memoryview:
@@ -31,15 +33,19 @@ def map_file(path: Path) -> memoryview:
         raise DataError(f"cannot read {path}: {reason}: check the path") from error
 
 
-def replace_file(path: Path, parts: Iterable[Buffer], *, durable: bool = True) -> None:
+def replace_file(
+    path: Path, parts: Iterable[Buffer], *, durable: bool = True, private: bool = False
+) -> None:
     """Write a file beside `path`, then put it in its place in one step.
 
-    `durable` waits for the disk, so that a power cut leaves the old file or the new one. Raises
-    StorageError (a full disk, a folder that is missing or read-only) with the old file intact.
+    `durable` waits for the disk, so that a power cut leaves the old file or the new one. `private`
+    is for a secret: nobody but the owner may ever read it. Raises StorageError (a full disk, a
+    folder that is missing or read-only) with the old file intact.
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with draft.open("wb") as file:
+        mode = PRIVATE if private else SHARED
+        with open(draft, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             file.writelines(parts)
             file.flush()
             if durable:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 from edgetrain import tensorfile
+from edgetrain.digest import LedgerDigest
 from edgetrain.errors import ModelError, PayloadError
 from edgetrain.fields import Rule, check_fields, choice, maybe, real, text, whole
 from edgetrain.model import Model
@@ -173,6 +174,8 @@ class Report:
         seconds: time spent in the training process, on the device's own clock.
         joules: energy, or None if unknown; `energy_source` says where the figure comes from,
             e.g. "modelled".
+        digest: what the device's ledger says in all, signed; None where it keeps none. A message
+            without one does not mention it.
         update: the tensors of update.update_schema, if trained; else none.
     """
 
@@ -190,6 +193,7 @@ class Report:
     seconds: float = 0.0
     joules: float | None = None
     energy_source: str = "none"
+    digest: LedgerDigest | None = None
     update: State = field(default_factory=dict, repr=False)
 
     RULES: ClassVar[Mapping[str, Rule]] = {
@@ -235,7 +239,8 @@ class Report:
     def to_fields(self) -> dict[str, Any]:
         """Return everything but the update as JSON holds it."""
         plan = self.plan.to_fields() if self.plan else None
-        return {name: getattr(self, name) for name in self.RULES} | {"plan": plan}
+        told = {name: getattr(self, name) for name in self.RULES} | {"plan": plan}
+        return told if self.digest is None else told | {"digest": self.digest.to_fields()}
 
     @classmethod
     def decode(cls, buffer: Buffer, task: Task) -> Report:
@@ -246,6 +251,8 @@ class Report:
         """
         fields, update = unpack(buffer, REPORT_FORMAT)
         rules: dict[str, Rule] = {**cls.RULES, "plan": maybe(PlanSummary.from_fields)}
+        if isinstance(fields, dict) and "digest" in fields:
+            rules["digest"] = LedgerDigest.from_fields
         report = cls(**check_fields(fields, rules, "report"), update=update)
         if (report.device, report.version) != (task.device, task.version):
             raise PayloadError(

@@ -94,6 +94,16 @@ class Ledger:
         """The sums over all outcomes so far."""
         return self._last.totals if self._last else Totals()
 
+    @property
+    def lines(self) -> int:
+        """How many lines there are."""
+        return self._last.number + 1 if self._last else 0
+
+    @property
+    def head(self) -> str:
+        """The sha256 of the last line, which stands for all of them."""
+        return self._digest
+
     def begin(self, intent: Intent) -> None:
         """Write what a task is about to use, and wait until the disk holds it."""
         self._append(intent, self.totals)
@@ -103,8 +113,7 @@ class Ledger:
         self._append(outcome, self.totals.plus(outcome))
 
     def _append(self, entry: Intent | Outcome, totals: Totals) -> None:
-        number = self._last.number + 1 if self._last else 0
-        line = Line(number, self._digest, round(time.time(), 3), entry, totals)
+        line = Line(self.lines, self._digest, round(time.time(), 3), entry, totals)
         if fault := misplaced(entry, self._last):
             raise ValueError(fault)
         raw = line.encode()

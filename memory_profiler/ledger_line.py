@@ -1,6 +1,6 @@
 """One line of a ledger: what a task may use or has used, the sums so far, and two checksums.
 
-A line is a JSON object, `{"ledger":1,"number":..,"previous":..,"time":..,"intent":{..} or
+A line is a JSON object, `{"ledger":2,"number":..,"previous":..,"time":..,"intent":{..} or
 "outcome":{..},"totals":{..},"sha256":..}`. `previous` is the sha256 of the whole line before it,
 newline included, which chains the lines; `sha256` is that of all bytes of this line before itself,
 so that the last line is covered as well. What is unknown is null, never 0.
@@ -44,7 +44,7 @@ __all__ = [
     "digest",
 ]
 
-VERSION = 1
+VERSION = 2
 PREFIX = b'{"ledger":'
 """How every line begins."""
 MAX_LINE = 1 << 13
@@ -52,6 +52,8 @@ MAX_LINE = 1 << 13
 START = "0" * 64
 """What stands for the line before the first."""
 SEAL = b',"sha256":"'
+MIXED = "mixed"
+"""The source of a sum of joules that come from several."""
 
 OutcomeStatus = Literal["trained", "evaluated", "failed", "interrupted"]
 
@@ -140,7 +142,8 @@ ENTRIES: dict[str, type[Intent] | type[Outcome]] = {"intent": Intent, "outcome":
 class Totals:
     """Sums over all outcomes so far, of what is known, each with the tasks that it leaves out.
 
-    A sum to which no task has contributed is None.
+    A sum to which no task has contributed is None. `joules_source` is that of all tasks that
+    contributed, or "mixed"; `measured_peak_bytes` is the largest of any task.
     """
 
     tasks: int = 0
@@ -150,6 +153,8 @@ class Totals:
     seconds_unknown: int = 0
     joules: float | None = None
     joules_unknown: int = 0
+    joules_source: str = "none"
+    measured_peak_bytes: int | None = None
 
     RULES: ClassVar[Mapping[str, Rule]] = {
         "tasks": COUNT,
@@ -159,6 +164,8 @@ class Totals:
         "examples_unknown": COUNT,
         "seconds_unknown": COUNT,
         "joules_unknown": COUNT,
+        "joules_source": choice("none", MIXED, *Device.SOURCES),
+        "measured_peak_bytes": maybe(COUNT),
     }
 
     def plus(self, outcome: Outcome) -> Totals:
@@ -170,6 +177,11 @@ class Totals:
                 changes[f"{name}_unknown"] = getattr(self, f"{name}_unknown") + 1
             else:
                 changes[name] = value if total is None else total + value
+        if outcome.joules is not None:
+            same = self.joules is None or self.joules_source == outcome.joules_source
+            changes["joules_source"] = outcome.joules_source if same else MIXED
+        peaks = (self.measured_peak_bytes, outcome.measured_peak_bytes)
+        changes["measured_peak_bytes"] = max((p for p in peaks if p is not None), default=None)
         return replace(self, **changes)
 
 

@@ -180,7 +180,7 @@ def devices_table(devices: Sequence[DeviceRecord]) -> str:
     """Return every device with its own figures."""
     headings = (
         *("device", "class", "last task", "plan", "holds", "asked", "did", "predicted"),
-        *("measured", "energy", "up", "down"),
+        *("measured", "energy", "ledger", "up", "down"),
     )
     rows = [
         (
@@ -194,12 +194,13 @@ def devices_table(devices: Sequence[DeviceRecord]) -> str:
             words.size(device.predicted_peak_bytes),
             words.size(device.measured_peak_bytes),
             words.energy(device.joules),
+            words.ledger(device.digest),
             format_size(device.uplink_bytes),
             format_size(device.downlink_bytes),
         )
         for device in devices
     ]
-    return table(headings, rows, 8)
+    return table(headings, rows, 9)
 
 
 def rounds_table(rounds: Sequence[RoundRecord]) -> str:
@@ -233,6 +234,7 @@ def dropped(report: SimulationReport) -> str:
         return '<p class="empty">Nobody: every task was answered and every answer counted.</p>'
     asked = {device.name: device.asked for device in report.devices}
     rows = [
-        (name, reason, f"{times} of {asked[name]} tasks") for name, reason, times in report.losses
+        (name, reason, words.how_often(reason, times, asked[name]))
+        for name, reason, times in report.losses
     ]
     return f'<div class="scroll">{table(("device", "why", "how often"), rows, 1)}</div>'

@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from edgetrain.coordinator.history import DeviceRecord
+from edgetrain.coordinator.history import NOT_ASKED, DeviceRecord
+from edgetrain.digest import LedgerDigest
 from edgetrain.sizes import format_size
 
 if TYPE_CHECKING:
@@ -131,6 +132,20 @@ def energy(joules: float | None) -> str:
     if joules is None:
         return "-"
     return f"{joules / 1000:.2f} kJ" if joules >= 1000 else f"{joules:.1f} J"
+
+
+def ledger(digest: LedgerDigest | None) -> str:
+    """Return what a device's ledger says in all, or a dash where it keeps none."""
+    if digest is None:
+        return "-"
+    return f"{digest.tasks:,} tasks, {energy(digest.joules)}"
+
+
+def how_often(reason: str, times: int, asked: int) -> str:
+    """Return how often a reason held, of the tasks or rounds that it could have."""
+    if reason.startswith(NOT_ASKED):
+        return "1 round" if times == 1 else f"{times} rounds"
+    return f"{times} of {asked} tasks"
 
 
 def number(value: float | None) -> str:

@@ -21,8 +21,9 @@ from edgetrain.memory_profiler.budget import Budget
 from edgetrain.memory_profiler.device import Device
 from edgetrain.memory_profiler.ledger import read, verify
 from edgetrain.memory_profiler.ledger_line import Intent, Outcome
+from edgetrain.memory_profiler.signature import device_key, is_signed, point_of
 from edgetrain.planner import plan
-from edgetrain.task import Task
+from edgetrain.task import Report, Task
 from edgetrain.train import Trainer
 
 FEATURES, CLASSES, EXAMPLES = 12, 3, 60
@@ -93,6 +94,21 @@ def test_a_task_is_accounted_for_as_its_report_says(data: Path, tmp_path: Path) 
             outcome.joules,
         )
     assert verify(path).totals.examples == 2 * EXAMPLES
+    first, last = (report.digest for report in reports)
+    assert first is not None
+    assert last is not None
+    assert is_signed(first)
+    assert is_signed(last)
+    assert (first.tasks, last.tasks) == (1, 2)
+    assert last.head == verify(path).digest
+    assert last.peak_bytes == max(report.measured_peak_bytes or 0 for report in reports)
+    assert last.key == first.key == point_of(device_key(tmp_path / "ledger.key").public_key())
+    for report in reports:
+        assert Report.decode(report.encode(), a_task(kind=kind_of(report))) == report
+
+
+def kind_of(report: Report) -> str:
+    return {"trained": "train", "evaluated": "evaluate"}[report.status]
 
 
 def test_what_a_failed_task_used_is_unknown(
@@ -168,3 +184,4 @@ def test_a_worker_loads_nothing_of_the_ledger_and_run_task_only_where_it_keeps_o
         )
         assert "hashlib" not in ended.stdout.split()
         assert "ledger" not in ended.stdout
+        assert "cryptography" not in ended.stdout

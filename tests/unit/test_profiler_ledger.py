@@ -83,6 +83,8 @@ def test_sums_cover_what_is_known_and_count_what_is_not(tmp_path: Path) -> None:
         seconds_unknown=2,
         joules=1.6,
         joules_unknown=3,
+        joules_source="modelled",
+        measured_peak_bytes=17_100_000,
     )
 
 
