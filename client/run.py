@@ -86,7 +86,7 @@ def run_task(
             report=str(Path(there) / "report"),
             micro_batch=choice.plan.micro_batch,
             threads=choice.plan.threads,
-            recompute=bool(choice.plan.remade),
+            recompute=choice.plan.recomputed > 0,
             durable=folder is not None,
         )
         Path(job.report).unlink(missing_ok=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgetrain.errors import PayloadError
-from edgetrain.fields import Rule, real, whole
+from edgetrain.fields import Rule, real, several, whole
 from edgetrain.gradient import GRADIENT
 from edgetrain.step import FLIP_THRESHOLD
 from edgetrain.tensorfile import parse_json
@@ -19,12 +19,15 @@ VERSION = "2"
 READABLE = ("1", VERSION)
 """Version 1 knew no position within an epoch: an epoch it left unfinished begins anew."""
 COUNT = whole(0, (1 << 32) - 1)
+BLOCKS = several(whole(0, 255), 256)
 DEFAULTS: Mapping[str, Any] = {
     "latent": "int8",
     "flip_threshold": FLIP_THRESHOLD,
     "gradient": GRADIENT.format.name,
     "draws": GRADIENT.draws,
     "engine": "native",
+    "remade": [],
+    "streamed": [],
 }
 """What a checkpoint meant before it said so."""
 RULES: Mapping[str, Rule] = {
@@ -39,6 +42,8 @@ RULES: Mapping[str, Rule] = {
     "learning_rate": real(0, 1000),
     "flip_threshold": real(0, 1),
     "draws": COUNT,
+    "remade": BLOCKS,
+    "streamed": BLOCKS,
 }
 """The numbers that a trainer goes on from. Plan and epoch check the rest of what they are given."""
 

@@ -14,11 +14,12 @@ from edgetrain.ops import Add, Branch, Context, Op
 from edgetrain.ops.conv import Conv
 from edgetrain.ops.op import Latent, Mode
 
-__all__ = ["Choices", "Recompute", "remakable", "tensors", "walk"]
+__all__ = ["Choices", "Recompute", "remakable", "streamable", "tensors", "walk"]
 
 Recompute = Literal["auto", "always", "never"]
-"""Whether gradients are made twice, so that they never exist whole: where memory asks for it, until
-none of them decides the peak, or never. What is learnt is the same, bit for bit."""
+"""Whether gradients are made twice and sums three times, so that they never exist whole: where
+memory asks for it, until none of them decides the peak, or never. What is learnt is the same, bit
+for bit."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class Choices:
     """How a model is trained.
 
     remade are the blocks whose output's gradient is made twice, an example at a time, and never
-    exists whole; without reuse every tensor keeps a place of its own.
+    exists whole; streamed are those whose sums are made three times, some examples at a time.
+    Without reuse every tensor keeps a place of its own.
     """
 
     mode: Mode
@@ -36,6 +38,7 @@ class Choices:
     threads: int
     reuse: bool = True
     remade: frozenset[int] = frozenset()
+    streamed: frozenset[int] = frozenset()
 
 
 def walk(model: Model, choices: Choices) -> Iterator[tuple[Block, Op, Context]]:
@@ -58,6 +61,7 @@ def walk(model: Model, choices: Choices) -> Iterator[tuple[Block, Op, Context]]:
                 gradient=block.gradient(choices.gradient),
                 twice=block.index - 1 in choices.remade,
                 remade=block.index in choices.remade,
+                streamed=block.index in choices.streamed,
             )
             yield block, op, context
             signal = op.flow(signal)
@@ -88,6 +92,15 @@ def remakable(model: Model) -> frozenset[int]:
         if isinstance(block.weights, Conv)
         and block.weights.groups == 1
         and block.index - 1 not in joined
+    )
+
+
+def streamable(model: Model) -> frozenset[int]:
+    """Return the blocks of a convolution whose sums no shortcut joins."""
+    return frozenset(
+        block.index
+        for block in model.blocks()
+        if isinstance(block.weights, Conv) and block.weights.groups == 1 and block.shortcut is None
     )
 
 

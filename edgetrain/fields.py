@@ -11,7 +11,7 @@ from typing import Any
 
 from edgetrain.errors import PayloadError
 
-__all__ = ["Rule", "check_fields", "choice", "flag", "maybe", "real", "text", "whole"]
+__all__ = ["Rule", "check_fields", "choice", "flag", "maybe", "real", "several", "text", "whole"]
 
 Rule = Callable[[str, Any], Any]
 
@@ -75,6 +75,17 @@ def flag(name: str, value: Any) -> Any:
 def maybe(rule: Rule) -> Rule:
     """Accept what another rule accepts, or None where it is not known."""
     return lambda name, value: None if value is None else rule(name, value)
+
+
+def several(rule: Rule, most: int) -> Rule:
+    """Accept a list of at most so many values that another rule accepts."""
+
+    def check(name: str, value: Any) -> Any:
+        if not isinstance(value, list) or len(value) > most:
+            raise PayloadError(f"{name} is {shown(value)}: it must be a list of at most {most}")
+        return [rule(name, element) for element in value]
+
+    return check
 
 
 def check_fields(fields: object, rules: Mapping[str, Rule], what: str) -> dict[str, Any]:

@@ -61,8 +61,8 @@ Memory = Annotated[
 RecomputeOption = Annotated[
     Literal["auto", "always", "never"],
     typer.Option(
-        help="Make gradients of convolutions twice, so that they never exist whole: where --memory "
-        "asks for it, always or never. What is learnt is the same."
+        help="Make gradients of convolutions twice and sums three times, so that they never exist "
+        "whole: where --memory asks for it, always or never. What is learnt is the same."
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]

@@ -7,13 +7,13 @@ engine allocates it once and nothing else.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import get_args
 
 from edgetrain.arena import Placement, alive_bytes, lower_bound, place
-from edgetrain.choices import Choices, Recompute, remakable, tensors, walk
+from edgetrain.choices import Choices, Recompute, remakable, streamable, tensors, walk
 from edgetrain.errors import BudgetError, ModelError
 from edgetrain.gradient import Gradient, gradient_of
 from edgetrain.model import Block, Model
@@ -23,7 +23,7 @@ from edgetrain.ops.op import Latent, Mode
 from edgetrain.ops.weights import LATENTS
 from edgetrain.sizes import format_size, parse_size
 
-__all__ = ["LARGEST_BATCH", "Plan", "micro_batches", "plan"]
+__all__ = ["LARGEST_BATCH", "Plan", "micro_batches", "plan", "recomputing"]
 
 MAGIC = 0x31504154_45474445  # "EDGETAP1", little-endian
 SMALLEST_MICRO_BATCH = 2
@@ -72,6 +72,16 @@ class Plan:
     def remade(self) -> frozenset[int]:
         """The blocks whose output's gradient is made twice."""
         return self.choices.remade
+
+    @property
+    def streamed(self) -> frozenset[int]:
+        """The blocks whose sums are made three times."""
+        return self.choices.streamed
+
+    @property
+    def recomputed(self) -> int:
+        """How many tensors are made more than once, so that they never exist whole."""
+        return len(self.remade) + len(self.streamed)
 
     @cached_property
     def peak_bytes(self) -> int:
@@ -198,7 +208,7 @@ def plan(
     many draws of it as draws says, which divides the variance that its codes add.
 
     Without micro_batch, the largest of batch, batch/2, ... whose arena fits the memory is taken,
-    gradients made twice (recompute) before it shrinks.
+    gradients made twice and sums three times (recompute) before it shrinks.
     With reuse=False every tensor keeps a place of its own, so that all can be read after a step.
     latent is how the latents of layers trained as bnn are held: see edgetrain.ops.weights.
     Raises BudgetError naming the smallest arena when none fits, ModelError for a bad choice.
@@ -238,6 +248,18 @@ def plan(
     )
 
 
+def recomputing(base: Plan, remade: Iterable[int], streamed: Iterable[int]) -> Plan:
+    """Return the plan that makes the gradients of these blocks twice, and the sums of those thrice.
+
+    Raises ModelError for a block of which something else asks for them.
+    """
+    choices = replace(base.choices, remade=frozenset(remade), streamed=frozenset(streamed))
+    cannot = (choices.remade - remakable(base.model)) | (choices.streamed - streamable(base.model))
+    if cannot:
+        raise ModelError(f"block {min(cannot)} cannot be recomputed: leave it out")
+    return _compile(base.model, base.batch, choices)
+
+
 def _check_latent(model: Model, mode: Mode, latent: Latent) -> None:
     if latent not in LATENTS:
         raise ModelError(f"unknown latents {latent!r}: choose one of {', '.join(LATENTS)}")
@@ -266,12 +288,11 @@ def _compile(model: Model, batch: int, choices: Choices) -> Plan:
 
 
 def _leaner(candidate: Plan, goal: int) -> Plan:
-    """Return the plan with gradients made twice, until it fits or none of them decides the peak."""
+    """Return the plan that recomputes, until it fits or nothing that could go decides the peak."""
     while candidate.peak_bytes > goal:
-        whole = _whole_at_the_peak(candidate)
-        if whole is None:
+        choices = _without_the_largest_at_the_peak(candidate)
+        if choices is None:
             break
-        choices = replace(candidate.choices, remade=candidate.remade | {whole})
         leaner = _compile(candidate.model, candidate.batch, choices)
         if leaner.peak_bytes >= candidate.peak_bytes:
             break
@@ -279,14 +300,18 @@ def _leaner(candidate: Plan, goal: int) -> Plan:
     return candidate
 
 
-def _whole_at_the_peak(candidate: Plan) -> int | None:
-    """Return the block whose gradient is the largest that is alive at the peak, if it can go."""
+def _without_the_largest_at_the_peak(candidate: Plan) -> Choices | None:
+    """Return the choices that recompute the largest tensor alive at the peak that can be."""
+    choices, model = candidate.choices, candidate.model
+    ways = {
+        f"layer{index}.output_gradient": replace(choices, remade=choices.remade | {index})
+        for index in sorted(remakable(model) - choices.remade)
+    } | {
+        f"layer{index}.forward_tile": replace(choices, streamed=choices.streamed | {index})
+        for index in sorted(streamable(model) - choices.streamed)
+    }
     every = [placement.tensor for placement in candidate.placements]
     peak = max({t.first for t in every}, key=lambda step: alive_bytes(every, step))
-    sizes = {t.name: t.room for t in every if t.first <= peak <= t.last}
-    whole = {
-        index: sizes[name]
-        for index in remakable(candidate.model) - candidate.remade
-        if (name := f"layer{index}.output_gradient") in sizes
-    }
-    return max(whole, key=lambda index: (whole[index], index), default=None)
+    found = [t for t in every if t.first <= peak <= t.last and t.name in ways]
+    largest = max(found, key=lambda tensor: (tensor.room, tensor.name), default=None)
+    return None if largest is None else ways[largest.name]

@@ -19,7 +19,7 @@ from edgetrain.examples import Examples
 from edgetrain.gradient import Engine
 from edgetrain.metrics import Epoch, Metrics
 from edgetrain.model import Model
-from edgetrain.planner import Plan, plan
+from edgetrain.planner import Plan, plan, recomputing
 from edgetrain.schedule import check_schedule, decay
 from edgetrain.schema import Schema, check_state, check_tensors, moment_schema, state_schema
 from edgetrain.step import FLIP_THRESHOLD, batch_bounds, step_settings
@@ -179,6 +179,8 @@ class Trainer:
             "batch": self.plan.batch,
             "micro_batch": self.plan.micro_batch,
             "threads": self.plan.threads,
+            "remade": sorted(self.plan.remade),
+            "streamed": sorted(self.plan.streamed),
             "seed": self.seed,
             "stream": self.stream,
             "engine": self.engine,
@@ -311,6 +313,7 @@ def load(path: str | Path, *, threads: int | None = None) -> Trainer:
             micro_batch=fields["micro_batch"],
             threads=threads or fields["threads"],
         )
+        chosen = recomputing(chosen, fields["remade"], fields["streamed"])
         # Before the engine is built: what a file claims costs nothing, what it holds bounds it.
         kinds = (model, chosen.mode, chosen.latent)
         check_tensors(tensors, state_schema(*kinds) | moment_schema(*kinds), "the checkpoint")

@@ -43,7 +43,7 @@ def step(  # noqa: PLR0917 - a command's options, given by name
     gradient: GradientOption = "luq4",
     draws: Draws = 1,
     recompute: Annotated[
-        str, typer.Option(help="Whether our gradients are made twice for memory: always or never.")
+        str, typer.Option(help="Whether ours computes things again for memory: always or never.")
     ] = "never",
     pairs: Annotated[int, typer.Option(help="Fresh processes of each side, in turn.")] = 5,
     seconds: Annotated[float, typer.Option(help="Seconds to time in each process.")] = 1.0,

@@ -33,6 +33,9 @@ MOST_PIXELS = 1 << 20
 LARGEST_DATUM = 128
 CHUNK_PIXELS = 256
 """Pixels of gradient that are multiplied at a time, unless one example has more."""
+RUN_PIXELS = 256
+"""Pixels whose sums exist at a time where a plan streams them, unless one example has more: 128 KiB
+of a tile, which a core's second cache holds."""
 
 
 @dataclass(frozen=True)
@@ -229,6 +232,7 @@ class Conv(WeightOp):
             offsets.get("codes", -1),
             offsets["forward_tile"],
             self._forward_tile(context),
+            self._run_examples(context),
             offsets.get("backward_tile", -1),
             self._backward_tile(context) if context.learns else 0,
             offsets.get("sign_index", -1),
@@ -240,7 +244,7 @@ class Conv(WeightOp):
         """Panel, sums of its taps, two rows of sums, image, sums before pooling, and the tile."""
         shape, signs = self.geometry(context.source), context.source.kind == "bits"
         pooled = context.block_pixels != shape.pixels
-        rows = context.examples * context.block_pixels
+        rows = self._run_examples(context) * context.block_pixels
         if self.is_depthwise(context.source):
             return depthwise.forward_tile(shape, rows, pooled=pooled)
         width = padded(shape.channels)
@@ -250,6 +254,12 @@ class Conv(WeightOp):
         unpooled = shape.pixels * ROW if pooled else 0
         sums = (shape.taps + 2 + rows) * ROW
         return padded(panel, LINE) + padded(image, LINE) + unpooled + sums
+
+    def _run_examples(self, context: Context) -> int:
+        """Return the examples whose sums exist at a time."""
+        if not context.streamed:
+            return context.examples
+        return min(context.examples, max(1, RUN_PIXELS // context.block_pixels))
 
     def _backward_tile(self, context: Context) -> int:
         """Return the largest of the layouts that use it in turn."""

@@ -133,7 +133,8 @@ class Context:
     the number of the lowest block that trains, where the backward pass ends, latent how the plan
     holds latents, gradient how it holds the gradient of the sums. twice says that the block makes
     the gradient of its input twice, an example at a time, so that it never exists whole; remade,
-    that the block above does so.
+    that the block above does so. streamed says that the block makes its sums three times, some
+    examples at a time, for the statistics that its norm takes of them: they never exist whole.
     """
 
     index: int
@@ -149,6 +150,7 @@ class Context:
     gradient: Gradient = GRADIENT
     twice: bool = False
     remade: bool = False
+    streamed: bool = False
 
     @property
     def first(self) -> bool:

@@ -237,7 +237,7 @@ class WeightOp(Op):
     def arithmetic(self, context: Context) -> Arithmetic:
         products = context.examples * self.products(context).count
         return Arithmetic(
-            forward=products * self.planes(context),
+            forward=products * self.planes(context) * (3 if context.streamed else 1),
             backward=products * self.draws_summed(context) + self.input_gradient_products(context),
             forward_bytes=self._forward_bytes(context),
             backward_bytes=self._backward_bytes(context),

@@ -31,7 +31,7 @@ from edgetrain.ops import (
     SoftmaxCrossEntropy,
     Xnor,
 )
-from edgetrain.planner import Plan, plan
+from edgetrain.planner import Plan, plan, recomputing
 
 NATIVE = Path(__file__).parents[2] / "edgetrain" / "native"
 COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64-static"
@@ -95,7 +95,7 @@ PLANS: dict[str, Plan] = {
     "image_adam16": plan(image_model("bnn"), 6, latent="adam16"),
     "image_frozen": plan(freeze(image_model("bnn"), 1), 6, "bnn"),
     "residual_bnn": plan(residual_model(), 4, "bnn"),
-    "image_twice": plan(image_model("int8"), 6, "fsb", recompute="always"),
+    "image_twice": recomputing(plan(image_model("int8"), 6, "fsb"), (0,), (0, 1)),
     "signal_bnn": plan(signal_model(), 5, "bnn"),
     "separable_bnn": plan(separable_model(), 5, "bnn"),
     "signal_channel": plan(signal_model(), 5, "bnn", gradient="luq4_channel", draws=2),

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from edgetrain._native import supported_isas
+from edgetrain.choices import remakable, streamable
 from edgetrain.freeze import freeze
 from edgetrain.model import Model
 from edgetrain.models import har_cnn, mlp
@@ -31,7 +32,7 @@ from edgetrain.ops import (
     SoftmaxCrossEntropy,
     Xnor,
 )
-from edgetrain.planner import Plan, plan
+from edgetrain.planner import Plan, plan, recomputing
 
 NATIVE = Path(__file__).parents[2] / "edgetrain" / "native"
 DAMAGED = int(os.environ.get("DAMAGED_PLANS", "1500"))
@@ -75,7 +76,9 @@ PLANS: dict[str, Plan] = {
     "mlp_fsb": plan(mlp(70, 5, (64, 33)), 9, "fsb"),
     "images_bnn": plan(IMAGES, 5, "bnn", threads=2),
     "images_fsb": plan(IMAGES, 5, "fsb"),
-    "images_twice": plan(IMAGES, 5, "bnn", threads=2, recompute="always"),
+    "images_twice": recomputing(
+        plan(IMAGES, 5, "bnn", threads=2), remakable(IMAGES), streamable(IMAGES)
+    ),
     "joined_bnn": plan(JOINED, 4, "bnn", threads=2),
     "joined_fsb": plan(JOINED, 4, "fsb"),
     "mlp_frozen": plan(freeze(mlp(70, 5, (64, 33)), 1), 9, "bnn", threads=2),

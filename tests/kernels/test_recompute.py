@@ -1,17 +1,22 @@
-"""A gradient that is made twice, an example at a time, is the gradient: every bit of the state."""
+"""Gradients made twice and sums made thrice, in parts, are the same: every bit of the state."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import edgetrain as et
 from edgetrain import _native
+from edgetrain.choices import remakable, streamable
+from edgetrain.errors import ModelError
 from edgetrain.model import Model
 from edgetrain.models.stack import classifier, stage
 from edgetrain.ops import AvgPool, BatchNorm, Conv1d, Conv2d, Op, Sign
 from edgetrain.ops.op import Mode
 from edgetrain.ops.weights import Training
-from edgetrain.planner import plan
+from edgetrain.planner import plan, recomputing
 from edgetrain.train import Trainer
 
 ISAS = _native.supported_isas()
@@ -59,11 +64,28 @@ def test_what_is_learnt_is_the_same(
     x = draws.integers(-128, 128, (EXAMPLES, *model.input_shape), np.int8)
     y = draws.integers(0, 5, EXAMPLES)
     whole = plan(model, BATCH, mode, threads=threads, recompute="never")
-    lean = plan(model, BATCH, mode, threads=threads, recompute="always")
-    assert lean.remade
+    lean = recomputing(whole, remakable(model), streamable(model))
+    assert lean.recomputed > 1
     trainers = [Trainer(chosen, seed=2) for chosen in (whole, lean)]
     metrics = [trainer.fit(x, y, epochs=2) for trainer in trainers]
     assert metrics[0] == metrics[1]
+    assert trainers[0].evaluate(x, y) == trainers[1].evaluate(x, y)
     states = [trainer.state() for trainer in trainers]
     for key, value in states[0].items():
         np.testing.assert_array_equal(states[1][key], value, err_msg=key)
+
+
+def test_a_checkpoint_goes_on_with_what_is_recomputed(tmp_path: Path) -> None:
+    model = MODELS["pooled"]
+    lean = recomputing(plan(model, BATCH), {1, 2}, {0, 3})
+    Trainer(lean).save(tmp_path / "lean")
+    assert et.load(tmp_path / "lean").plan == lean
+
+
+def test_what_something_else_asks_for_is_not_recomputed() -> None:
+    whole = plan(MODELS["pooled"], BATCH)
+    last = max(block.index for block in MODELS["pooled"].blocks())
+    with pytest.raises(ModelError, match=f"block {last} cannot be recomputed"):
+        recomputing(whole, {last}, ())
+    with pytest.raises(ModelError, match=f"block {last} cannot be recomputed"):
+        recomputing(whole, (), {last})

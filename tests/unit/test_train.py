@@ -150,6 +150,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
         b"\0" * 100,
         whole.replace(b"edgetrain-checkpoint", b"edgetrain-checkpoinT"),
         whole.replace(b'\\"batch\\": 30', b'\\"batch\\": -3'),
+        whole.replace(b'\\"remade\\": []', b'\\"remade\\": {}'),
     ):
         path.write_bytes(damaged)
         with pytest.raises((PayloadError, DataError)):

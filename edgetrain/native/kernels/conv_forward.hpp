@@ -18,24 +18,18 @@ template <class Isa>
 struct ConvForward {
   using Panels = ConvPanels<Isa>;
 
-  static void run(const ConvWeights& weights, const Input& input, std::size_t examples,
-                  std::size_t first, const ConvForwardScratch& scratch, const Pool& pool,
-                  std::int32_t* tile) {
+  static void run(const ConvWeights& weights, const Input& input, Range examples, std::size_t first,
+                  const ConvForwardScratch& scratch, const Pool& pool, std::int32_t* tile) {
     const ConvShape& shape = weights.shape;
     const bool binary = input.signs != nullptr && weights.mode == WeightMode::bnn;
-    if (binary) {
-      pack_bits(weights, first, scratch);
-    } else {
-      pack_bytes(weights, first, input.signs != nullptr, scratch);
+    if (examples.begin == 0) {
+      prepare(weights, input, first, scratch);
     }
-    // What lies around the image stays zero: only its inside is written, example by example.
-    if (input.signs != nullptr) {
-      const std::size_t pixel = padded(shape.channels) / (binary ? 8 : 1);
-      std::memset(scratch.image, 0, shape.image_height() * shape.image_width() * pixel);
-    }
-    for (std::size_t example = 0; example < examples; ++example) {
-      std::int32_t* sums =
-          pool.present() ? scratch.unpooled : tile + example * shape.pixels() * lanes;
+    const std::size_t pixels = pool.present() ? pool.pixels() : shape.pixels();
+    for (std::size_t index = 0; index < examples.count; ++index) {
+      const std::size_t example = examples.begin + index;
+      std::int32_t* rows = tile + index * pixels * lanes;
+      std::int32_t* sums = pool.present() ? scratch.unpooled : rows;
       if (binary) {
         multiply_bits(shape, input, example, scratch, sums);
       } else {
@@ -45,12 +39,30 @@ struct ConvForward {
         correct_borders(shape, scratch.tap_sums, sums);
       }
       if (pool.present()) {
-        Pooling<Isa>::run(shape, pool, example, sums, tile);
+        Pooling<Isa>::run(shape, pool, example, sums, rows);
       }
     }
   }
 
  private:
+  static void prepare(const ConvWeights& weights, const Input& input, std::size_t first,
+                      const ConvForwardScratch& scratch) {
+    const ConvShape& shape = weights.shape;
+    if (input.signs == nullptr) {
+      pack_bytes(weights, first, false, scratch);
+      return;
+    }
+    const bool binary = weights.mode == WeightMode::bnn;
+    if (binary) {
+      pack_bits(weights, first, scratch);
+    } else {
+      pack_bytes(weights, first, true, scratch);
+    }
+    // What lies around the image stays zero: only its inside is written, example by example.
+    const std::size_t pixel = padded(shape.channels) / (binary ? 8 : 1);
+    std::memset(scratch.image, 0, shape.image_height() * shape.image_width() * pixel);
+  }
+
   static void pack_bits(const ConvWeights& weights, std::size_t first,
                         const ConvForwardScratch& scratch) {
     const ConvShape& shape = weights.shape;

@@ -31,7 +31,7 @@ struct Depthwise {
       correlate<std::int16_t>({scratch.image, shape.image_width(), shape.stride}, shape,
                               scratch.weights, shape.out_height, shape.out_width, sums);
       if (pool.present()) {
-        Pooling<Isa>::run(shape, pool, example, sums, tile);
+        Pooling<Isa>::run(shape, pool, example, sums, tile + example * pool.pixels() * lanes);
       }
     }
   }

@@ -14,34 +14,34 @@ namespace edgetrain {
 
 template <class Isa>
 struct NormKernels {
-  static void sums(const std::int32_t* tile, std::size_t count, TileSums& sums) {
+  static void sum(const std::int32_t* tile, std::size_t count, TileSums& sums) {
     std::int64_t sum[lanes] = {};
     for (std::size_t row = 0; row < count; ++row) {
       for (std::size_t lane = 0; lane < lanes; ++lane) {
         sum[lane] += tile[row * lanes + lane];
       }
     }
-    // The values above the mean lie as far from it as those below: their excess, doubled.
-    const auto examples = static_cast<std::int64_t>(count);
-    std::int32_t mean[lanes];
     for (std::size_t lane = 0; lane < lanes; ++lane) {
-      const std::int64_t quotient = sum[lane] / examples;
-      const bool exact_or_negative = sum[lane] % examples <= 0;
-      mean[lane] = static_cast<std::int32_t>(quotient + (exact_or_negative ? 0 : 1));
+      sums.sum[lane] += sum[lane];
     }
+  }
+
+  static void above(const std::int32_t* tile, std::size_t count, TileSums& sums) {
+    std::int32_t level[lanes];
+    std::memcpy(level, sums.level, sizeof level);
     std::int64_t above[lanes] = {};
     std::int32_t number[lanes] = {};
     for (std::size_t row = 0; row < count; ++row) {
       for (std::size_t lane = 0; lane < lanes; ++lane) {
         const std::int32_t value = tile[row * lanes + lane];
-        const std::int32_t taken = value >= mean[lane] ? -1 : 0;
+        const std::int32_t taken = value >= level[lane] ? -1 : 0;
         above[lane] += value & taken;
         number[lane] -= taken;
       }
     }
     for (std::size_t lane = 0; lane < lanes; ++lane) {
-      sums.sum[lane] = sum[lane];
-      sums.deviation[lane] = 2 * (examples * above[lane] - number[lane] * sum[lane]);
+      sums.above[lane] += above[lane];
+      sums.number[lane] += number[lane];
     }
   }
 

@@ -13,18 +13,18 @@ namespace edgetrain {
 
 template <class Isa>
 struct Pooling {
-  // tile[pooled pixels of one example][32] of sums[pixels][32]. Not inlined: two kernels end so.
+  // rows[pooled pixels of one example][32] of sums[pixels][32]. Not inlined: two kernels end so.
   [[gnu::noinline]] static void run(const ConvShape& shape, const Pool& pool, std::size_t example,
-                                    const std::int32_t* sums, std::int32_t* tile) {
+                                    const std::int32_t* sums, std::int32_t* rows) {
     for (std::size_t pixel = 0; pixel < pool.pixels(); ++pixel) {
       const std::size_t top = pixel / pool.width * pool.window_height;
       const std::size_t left = pixel % pool.width * pool.window_width;
-      const std::size_t row = example * pool.pixels() + pixel;
       const std::int32_t* corner = sums + (top * shape.out_width + left) * lanes;
       if (pool.average) {
-        add_window(shape, pool, corner, tile + row * lanes);
+        add_window(shape, pool, corner, rows + pixel * lanes);
       } else {
-        take_maximum(shape, pool, corner, row * pool.words, tile + row * lanes);
+        const std::size_t word = (example * pool.pixels() + pixel) * pool.words;
+        take_maximum(shape, pool, corner, word, rows + pixel * lanes);
       }
     }
   }

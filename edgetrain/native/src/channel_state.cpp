@@ -23,6 +23,20 @@ std::int32_t to_threshold(double value) {
 
 }  // namespace
 
+void set_levels(TileSums& sums, std::size_t rows) {
+  const auto count = static_cast<std::int64_t>(rows);
+  for (std::size_t lane = 0; lane < lanes; ++lane) {
+    const std::int64_t quotient = sums.sum[lane] / count;
+    const bool exact_or_negative = sums.sum[lane] % count <= 0;
+    sums.level[lane] = static_cast<std::int32_t>(quotient + (exact_or_negative ? 0 : 1));
+  }
+}
+
+std::int64_t deviation_of(const TileSums& sums, std::size_t lane, std::size_t rows) {
+  const auto count = static_cast<std::int64_t>(rows);
+  return 2 * (count * sums.above[lane] - sums.number[lane] * sums.sum[lane]);
+}
+
 ChannelStatistics statistics_of(std::int64_t sum, std::int64_t deviation, std::size_t count) {
   const auto examples = static_cast<double>(count);
   return {static_cast<double>(sum) / examples,

@@ -42,7 +42,7 @@ void Engine::load_patches(const Examples& examples, const ConvShape& shape) {
 void Engine::forward_conv(const Block& block, std::size_t count, const double* momentum) {
   const ConvRecord& conv = block.conv;
   const ConvWeights weights = weights_of(conv);
-  const ConvForwardLayout layout = forward_layout(block, program_.examples);
+  const ConvForwardLayout layout = forward_layout(block);
   const Input input = input_of(conv);
   pool_.run(tiles_of(conv.shape.outputs), [&](std::size_t tile_index, std::size_t thread) {
     auto* base = arena_.at<std::uint8_t>(conv.forward_tile + thread * conv.forward_tile_bytes);
@@ -52,9 +52,40 @@ void Engine::forward_conv(const Block& block, std::size_t count, const double* m
                                         base + layout.image,
                                         reinterpret_cast<std::int32_t*>(base + layout.unpooled)};
     auto* tile = reinterpret_cast<std::int32_t*>(base + layout.tile);
-    kernels_.conv_forward(weights, input, count, tile_index * lanes, scratch,
-                          pool_of(block, tile_index), tile);
-    finish_tile(block, count * block.pixels(), tile_index * lanes, tile, momentum);
+    const Pool pool = pool_of(block, tile_index);
+    const auto make = [&](Range run) {
+      kernels_.conv_forward(weights, input, run, tile_index * lanes, scratch, pool, tile);
+    };
+    if (conv.run_examples < count) {
+      stream_tile(block, count, tile_index * lanes, tile, momentum, make);
+    } else {
+      make({0, count});
+      finish_tile(block, count * block.pixels(), tile_index * lanes, tile, momentum);
+    }
+  });
+}
+
+template <class Make>
+void Engine::stream_tile(const Block& block, std::size_t count, std::size_t first,
+                         std::int32_t* tile, const double* momentum, const Make& make) {
+  const std::size_t pixels = block.pixels();
+  const auto pass = [&](const auto& visit) {
+    for (std::size_t begin = 0; begin < count; begin += block.conv.run_examples) {
+      const std::size_t examples = std::min(block.conv.run_examples, count - begin);
+      make(Range{begin, examples});
+      const Timer timer(profile_, block.layer(), Phase::forward_norm);
+      visit(begin * pixels, examples * pixels);
+    }
+  };
+  TileSums sums = {};
+  if (momentum != nullptr) {
+    pass([&](std::size_t, std::size_t rows) { kernels_.tile_sum(tile, rows, sums); });
+    set_levels(sums, count * pixels);
+    pass([&](std::size_t, std::size_t rows) { kernels_.tile_above(tile, rows, sums); });
+  }
+  const NormalisedTile normalised = normalise(block, count * pixels, first, sums, momentum);
+  pass([&](std::size_t first_row, std::size_t rows) {
+    write_signs(block, first_row, rows, first, tile, normalised.thresholds);
   });
 }
 

@@ -155,7 +155,7 @@ LossRecord read_loss(Reader& reader, std::size_t channels) {
 }
 
 ConvRecord read_conv(Reader& reader, std::size_t layer) {
-  open_record(reader, Opcode::convolution, 29);
+  open_record(reader, Opcode::convolution, 30);
   ConvRecord record{};
   record.layer = reader.within(layer, layer, "the layer's number");
   record.mode = static_cast<WeightMode>(reader.within(0, 2, "the weight mode"));
@@ -182,6 +182,7 @@ ConvRecord read_conv(Reader& reader, std::size_t layer) {
   }
   record.forward_tile = reader.offset_or_absent();
   record.forward_tile_bytes = reader.within(0, largest_arena, "the forward tile");
+  record.run_examples = reader.within(1, largest_batch, "the examples of a run");
   record.backward_tile = reader.offset_or_absent();
   record.backward_tile_bytes = reader.within(0, largest_arena, "the backward tile");
   record.sign_index = reader.offset_or_absent();
@@ -223,7 +224,7 @@ bool computable(const ConvRecord& r) {
 
 std::size_t forward_bytes(const Block& block, std::size_t examples) {
   return block.conv.depthwise() ? depthwise_forward_layout(block, examples).end
-                                : forward_layout(block, examples).end;
+                                : forward_layout(block).end;
 }
 
 std::size_t backward_bytes(const ConvRecord& record, std::size_t examples, std::size_t draws) {
@@ -245,7 +246,7 @@ void check_conv(const Program& program, const Block& block, bool learns) {
   const ConvShape& shape = r.shape;
   const ConvShape& source = r.source;
   const std::size_t examples = program.examples;
-  if (!computable(r)) {
+  if (!computable(r) || r.run_examples > examples) {
     refuse("a convolution cannot be computed");
   }
   const std::size_t seen = shape.channels / r.groups;
@@ -388,6 +389,16 @@ Block read_block(Reader& reader, Program& program, std::size_t count) {
   return block;
 }
 
+// Sums that are made anew for every pass are those of the layer alone.
+void check_streamed(const Program& program) {
+  for (const Block& block : program.blocks) {
+    const bool streamed = block.convolutional && block.conv.run_examples < program.examples;
+    if (streamed && (block.conv.depthwise() || block.shortcut.join != Join::none)) {
+      refuse("sums that never exist whole are asked for");
+    }
+  }
+}
+
 // A gradient that is made twice has room nowhere, and no shortcut may ask for it.
 void check_remade(Program& program) {
   for (std::size_t index = 0; index < program.blocks.size(); ++index) {
@@ -438,6 +449,7 @@ Program parse_program(const std::int64_t* words, std::size_t count) {
     }
     program.blocks.push_back(block);
   }
+  check_streamed(program);
   check_remade(program);
   if (!reader.finished()) {
     refuse("it goes on past its end");

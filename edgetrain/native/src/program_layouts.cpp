@@ -39,7 +39,7 @@ std::size_t weight_panel_bytes(const LinearRecord& record) {
   return padded(record.outputs) * lanes;
 }
 
-ConvForwardLayout forward_layout(const Block& block, std::size_t examples) {
+ConvForwardLayout forward_layout(const Block& block) {
   const ConvShape& shape = block.conv.shape;
   const bool binary = block.conv.signs_in && block.conv.mode == WeightMode::bnn;
   const std::size_t width = padded(shape.channels);
@@ -52,7 +52,7 @@ ConvForwardLayout forward_layout(const Block& block, std::size_t examples) {
   layout.unpooled =
       layout.image + (block.conv.signs_in ? padded(binary ? image / 8 : image, alignment) : 0);
   layout.tile = layout.unpooled + (block.pooled ? shape.pixels() * row_bytes : 0);
-  layout.end = layout.tile + examples * block.pixels() * row_bytes;
+  layout.end = layout.tile + block.conv.run_examples * block.pixels() * row_bytes;
   return layout;
 }
 

@@ -41,6 +41,11 @@ struct ChannelLine {
   float lower;
 };
 
+// Sets the levels once all rows are summed.
+void set_levels(TileSums& sums, std::size_t rows);
+// The sum of |rows y - sum|: values above the mean lie as far from it as those below, so it is
+// their excess, doubled.
+std::int64_t deviation_of(const TileSums& sums, std::size_t lane, std::size_t rows);
 ChannelStatistics statistics_of(std::int64_t sum, std::int64_t deviation, std::size_t count);
 ChannelThresholds thresholds_of(const ChannelStatistics& statistics, float shift);
 // 1 / deviation; 0 for a channel that does not vary, which then has no gradient.

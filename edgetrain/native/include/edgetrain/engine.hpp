@@ -79,6 +79,19 @@ class Engine {
   void forward_depthwise(const Block& block, std::size_t count, const double* momentum);
   void finish_tile(const Block& block, std::size_t rows, std::size_t first, std::int32_t* tile,
                    const double* momentum);
+  // The same where the sums of all rows never exist at once: make(Range) makes those of some
+  // examples, three times over.
+  template <class Make>
+  void stream_tile(const Block& block, std::size_t count, std::size_t first, std::int32_t* tile,
+                   const double* momentum, const Make& make);
+  struct NormalisedTile {
+    TileThresholds thresholds;
+    ChannelStatistics statistics[lanes];
+  };
+  NormalisedTile normalise(const Block& block, std::size_t rows, std::size_t first,
+                           const TileSums& sums, const double* momentum);
+  void write_signs(const Block& block, std::size_t first_row, std::size_t rows, std::size_t first,
+                   const std::int32_t* tile, const TileThresholds& thresholds);
   void write_logits(const Block& block, std::size_t count, std::size_t first,
                     const std::int32_t* tile, const ChannelStatistics* statistics);
   LossResult loss(std::size_t count);

@@ -293,10 +293,13 @@ constexpr std::size_t chunk_examples(std::size_t examples, std::size_t pixels) {
   return fitting < 1 ? 1 : fitting < examples ? fitting : examples;
 }
 
-// Exact sums of one tile of 32 channels.
+// Exact sums over the rows of a tile of 32 channels: of all, and of those that reach the level, the
+// least integer that is not below the mean.
 struct TileSums {
   std::int64_t sum[lanes];
-  std::int64_t deviation[lanes];
+  std::int32_t level[lanes];
+  std::int64_t above[lanes];
+  std::int64_t number[lanes];
 };
 
 struct TileThresholds {
@@ -367,8 +370,9 @@ struct Kernels {
                           std::size_t first, const BackwardScratch&, const GradientTarget&,
                           const UpdateStep&);
 
-  // The same of a convolution: tile[rows][32] of 32 outputs from `first`, pooled where asked.
-  void (*conv_forward)(const ConvWeights&, const Input&, std::size_t examples, std::size_t first,
+  // The same of a convolution: tile[rows][32] of 32 outputs from `first`, pooled where asked. After
+  // the first examples others may follow, with the scratch as it was left.
+  void (*conv_forward)(const ConvWeights&, const Input&, Range examples, std::size_t first,
                        const ConvForwardScratch&, const Pool&, std::int32_t* tile);
   // For 32 input channels from `first`: their gradient[rows][32] and the update of their weights,
   // either left out where it is null. The update needs all examples at once; for the gradient alone
@@ -392,8 +396,9 @@ struct Kernels {
   // The same where each output sees one channel, its own.
   DepthwiseKernels depthwise;
 
-  // The deviation is the sum of |count y - sum|.
-  void (*tile_sums)(const std::int32_t* tile, std::size_t count, TileSums& sums);
+  // Add the rows of a tile to their sum; those that reach the level to the rest.
+  void (*tile_sum)(const std::int32_t* tile, std::size_t count, TileSums& sums);
+  void (*tile_above)(const std::int32_t* tile, std::size_t count, TileSums& sums);
   void (*tile_signs)(const std::int32_t* tile, std::size_t count, const TileThresholds&,
                      std::size_t words, std::uint32_t* signs, std::uint32_t* mask);
 

@@ -64,6 +64,8 @@ struct ConvRecord {
   std::size_t codes;
   std::size_t forward_tile;
   std::size_t forward_tile_bytes;
+  // Examples whose sums exist at a time: all, or some, made anew for each pass over them.
+  std::size_t run_examples;
   std::size_t backward_tile;
   std::size_t backward_tile_bytes;
   // The weights' signs as indices; absent where no gradient of the input can be looked up.
@@ -222,7 +224,7 @@ constexpr std::size_t largest_gain = std::size_t{1} << 19;
 // The largest magnitude that a sum of the gradient of the block's input can have.
 std::size_t largest_input_gradient(const Block& block);
 
-ConvForwardLayout forward_layout(const Block& block, std::size_t examples);
+ConvForwardLayout forward_layout(const Block& block);
 ConvBackwardLayout backward_layout(const ConvRecord& record, std::size_t examples);
 LookupWeightLayout lookup_weight_layout(const ConvRecord& record, std::size_t examples);
 LookupInputLayout lookup_input_layout(const ConvRecord& record);
