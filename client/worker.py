@@ -52,8 +52,8 @@ class Job:
     Attributes:
         task, data, report: paths of the encoded Task, of the `.etd` file, and of the report to
             write.
-        micro_batch, threads, recompute: the plan's choices; recompute says that it makes gradients
-            twice.
+        micro_batch, threads, recompute: the plan's choices; recompute says that it makes what
+            decides the peak more than once.
         durable: whether to wait until the disk holds the report.
     """
 

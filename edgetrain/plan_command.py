@@ -99,6 +99,7 @@ def plan_fields(plan: Plan) -> dict[str, Any]:
         "micro_batch": plan.micro_batch,
         "threads": plan.threads,
         "remade": sorted(plan.remade),
+        "streamed": sorted(plan.streamed),
         "peak_bytes": plan.peak_bytes,
         "lower_bound_bytes": plan.lower_bound_bytes,
         "peak_step": peak(moments).step,

@@ -23,6 +23,7 @@ SCALE = 11
 """Columns of a chart's scale: a size and a tick."""
 WIDEST_STEP = 3
 TWICE = " ×2"
+THRICE = " ×3"
 
 
 def print_plan(plan: Plan, console: Console) -> None:
@@ -58,12 +59,20 @@ def layer_table(plan: Plan, moments: Sequence[Moment]) -> Table:
     for layer, name in names.items():
         owners = [Owner(layer, purpose) for purpose in PURPOSES]
         most = [max(moment.alive.get(owner, 0) for moment in moments) for owner in owners]
-        twice = TWICE if layer in plan.remade else ""
-        table.add_row(name + twice, *shown([*most, worst.held(layer)]))
-    if plan.remade:
-        table.caption = f"{TWICE.strip()}: the gradient of its output is made twice"
-        table.caption_justify = "left"
+        again = [mark for mark, _, layers in recomputed(plan) if layer in layers]
+        table.add_row(name + "".join(again), *shown([*most, worst.held(layer)]))
+    table.caption = "; ".join(f"{mark.strip()}: {what}" for mark, what, _ in recomputed(plan))
+    table.caption_justify = "left"
     return table
+
+
+def recomputed(plan: Plan) -> list[tuple[str, str, frozenset[int]]]:
+    """Return a mark, what it stands for and the layers, for all that is made more than once."""
+    ways = (
+        (TWICE, "the gradient of its output is made twice", plan.remade),
+        (THRICE, "its sums are made three times", plan.streamed),
+    )
+    return [way for way in ways if way[2]]
 
 
 def layer_name(block: Block) -> str:

@@ -178,13 +178,20 @@ class Plan:
     def summary(self) -> str:
         """Return the arena's size and the plan's choices in one line."""
         waste = self.peak_bytes / self.lower_bound_bytes - 1
-        twice = ", ".join(map(str, sorted(self.remade)))
+        again = [
+            f"{what}: layers {', '.join(map(str, sorted(layers)))}"
+            for what, layers in (
+                ("gradients made twice", self.remade),
+                ("sums made three times", self.streamed),
+            )
+            if layers
+        ]
         return (
             f"arena {self.peak_bytes:,} bytes ({format_size(self.peak_bytes)}), {waste:.1%} over "
             f"the most that is alive at once; mode {self.mode}, latents {self.latent}, "
             f"{self.gradient.describe()}, micro-batch {self.micro_batch} of batch {self.batch}, "
             f"{self.threads} thread{'s' if self.threads > 1 else ''}, "
-            + (f"gradients made twice: layers {twice}" if twice else "no gradient made twice")
+            + ("; ".join(again) or "nothing made again")
         )
 
 

@@ -35,19 +35,22 @@ def fields(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any
     return found
 
 
-def test_gradients_that_are_made_twice_are_named(capsys: pytest.CaptureFixture[str]) -> None:
-    chosen = et.plan(MODELS["binarynet"](), 100, memory="48MiB")
+def test_what_is_made_again_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    chosen = et.plan(MODELS["binarynet"](), 100, memory="30MiB")
     assert chosen.remade
-    found = fields(capsys, *TIGHT)
+    assert chosen.streamed
+    tightest = ("plan", "binarynet", "--memory", "30MiB")
+    found = fields(capsys, *tightest)
     assert found["remade"] == sorted(chosen.remade)
-    assert run(*TIGHT) == 0
+    assert found["streamed"] == sorted(chosen.streamed)
+    assert run(*tightest) == 0
     layers = ", ".join(map(str, sorted(chosen.remade)))
-    ending = f"gradients made twice: layers {layers}"
+    ending = f"gradients made twice: layers {layers}; sums made three times: layers 0"
     assert ending in capsys.readouterr().out
     assert chosen.explain().endswith(ending)
     assert fields(capsys, "plan", "binarynet")["remade"] == []
     assert run("plan", "binarynet") == 0
-    assert "no gradient made twice" in capsys.readouterr().out
+    assert "nothing made again" in capsys.readouterr().out
 
 
 def test_the_peak_is_named_and_is_the_highest_step(capsys: pytest.CaptureFixture[str]) -> None:
