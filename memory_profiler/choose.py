@@ -103,7 +103,7 @@ class Candidate:
             -self.plan.micro_batch,
             self.preference,
             cost.middle if cost else 0.0,
-            len(self.plan.remade),
+            self.plan.recomputed,
             self.estimate.memory.high,
             self.plan.threads,
         )
@@ -157,7 +157,7 @@ def choose(
 def summarise(plan: Plan) -> str:
     """Return a plan's choices in a phrase, e.g. "bnn, 25 of 100, 1 thread"."""
     threads = "1 thread" if plan.threads == 1 else f"{plan.threads} threads"
-    twice = ", gradients made twice" if plan.remade else ""
+    twice = ", gradients made twice" if plan.recomputed else ""
     return f"{plan.mode}, {plan.micro_batch} of {plan.batch}, {threads}{twice}"
 
 
@@ -206,7 +206,7 @@ def _made_once_and_twice(
     if not remakable(model):
         return [once]
     twice = plan(model, batch, mode, micro_batch=micro_batch, threads=threads, recompute="always")
-    return [once, twice] if twice.remade else [once]
+    return [once, twice] if twice.recomputed else [once]
 
 
 def _shortfalls(expected: Estimate, budget: Budget, device: Device) -> tuple[Shortfall, ...]:
