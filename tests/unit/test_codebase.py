@@ -56,6 +56,7 @@ LEAN_MODULES = (
     "edgetrain.task",
     "edgetrain.client.worker",
     "edgetrain.memory_profiler.choose",
+    "edgetrain.memory_profiler.energy.meter",
     "edgetrain.data.store",
 )
 
