@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json as json_text
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,37 +15,17 @@ from rich.table import Table
 from edgetrain.errors import PayloadError
 from edgetrain.memory_profiler.budget import format_joules, format_seconds
 from edgetrain.memory_profiler.ledger import Verdict, read, verify
-from edgetrain.memory_profiler.ledger_line import Intent, Line, Outcome, Totals
+from edgetrain.memory_profiler.ledger_history import Task, tasks_of
+from edgetrain.memory_profiler.ledger_line import Outcome, Totals
+from edgetrain.memory_profiler.ledger_page import render
 from edgetrain.sizes import format_size
+from edgetrain.storage import replace_file
 
 __all__ = ["report_command", "verify_command"]
 
 UNKNOWN = "unknown"
 LedgerFile = Annotated[Path, typer.Argument(help="The ledger that a device keeps.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-
-
-@dataclass(frozen=True)
-class Task:
-    """One task of a ledger: what was promised when, and what became of it, if that is known."""
-
-    started: float
-    intent: Intent
-    outcome: Outcome | None
-
-    @property
-    def kept(self) -> bool | None:
-        """Whether memory, energy and time stayed inside the budget, as far as it is known."""
-        if self.outcome is None:
-            return None
-        budget = self.intent.budget
-        pairs = (
-            (self.outcome.measured_peak_bytes, budget.memory),
-            (self.outcome.joules, budget.energy),
-            (self.outcome.seconds, budget.seconds),
-        )
-        known = [used <= limit for used, limit in pairs if used is not None and limit is not None]
-        return all(known) if known else None
 
 
 def verify_command(ledger: LedgerFile, json: Json = False) -> None:
@@ -74,18 +53,23 @@ def report_command(
     ledger: LedgerFile,
     *,
     last: Annotated[int, typer.Option(min=1, help="Show only so many of the latest tasks.")] = 20,
+    html: Annotated[
+        Path | None, typer.Option(help="Write all tasks to this file, a page for a browser.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Show a device's history: what each task was promised, what it used, and the sums.
 
     LEDGER is the file that a device keeps (`edgetrain-client run-task --ledger`).
 
-    With --json all tasks are printed, whatever --last says.
+    With --json all tasks are printed, whatever --last says; with --html they are drawn as well.
 
     Exit code 16: a line is wrong; what stands before it is shown. Exit code 12: no such file.
     """
     verdict = verify(ledger)
     tasks = list(tasks_of(read(ledger)))
+    if html is not None:
+        replace_file(html, [render(verdict, tasks).encode("utf-8")])
     if json:
         told = verdict_fields(verdict) | {"tasks": [task_fields(task) for task in tasks]}
         typer.echo(json_text.dumps(told, indent=2))
@@ -94,19 +78,6 @@ def report_command(
         show_verdict(ledger, verdict)
     if verdict.broken is not None:
         raise PayloadError(f"{ledger}: line {verdict.broken.line} is wrong: run verify to see why")
-
-
-def tasks_of(lines: Iterator[Line]) -> Iterator[Task]:
-    """Yield the tasks of a ledger's lines in their order; the last may have no outcome yet."""
-    begun: tuple[float, Intent] | None = None
-    for line in lines:
-        if isinstance(line.entry, Intent):
-            begun = (line.time, line.entry)
-        elif begun is not None:
-            yield Task(*begun, line.entry)
-            begun = None
-    if begun is not None:
-        yield Task(*begun, None)
 
 
 def verdict_fields(verdict: Verdict) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgetrain.coordinator.dashboard import words
-from edgetrain.coordinator.dashboard.charts import Bar, Series, bar_rows, line_chart
 from edgetrain.coordinator.history import DeviceRecord, RoundRecord
+from edgetrain.page.charts import Bar, Series, bar_rows, line_chart
 from edgetrain.page.parts import fill, table, tile
 from edgetrain.sizes import format_size
 

@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 
 from edgetrain.config import FleetConfig
 from edgetrain.coordinator.app import run as run_app
-from edgetrain.coordinator.dashboard.charts import (
+from edgetrain.coordinator.dashboard.page import render
+from edgetrain.coordinator.dashboard.words import as_toml
+from edgetrain.coordinator.history import DeviceRecord, RoundRecord
+from edgetrain.coordinator.loop import RoundBegun, RoundEnded
+from edgetrain.coordinator.simulation.report import SimulationReport
+from edgetrain.coordinator.simulation.terminal import ProgressBar
+from edgetrain.errors import ConfigError, StorageError
+from edgetrain.page.charts import (
     LEAST_RANGE,
     Bar,
     Series,
@@ -23,13 +30,6 @@ from edgetrain.coordinator.dashboard.charts import (
     nice_ticks,
     whole_ticks,
 )
-from edgetrain.coordinator.dashboard.page import render
-from edgetrain.coordinator.dashboard.words import as_toml
-from edgetrain.coordinator.history import DeviceRecord, RoundRecord
-from edgetrain.coordinator.loop import RoundBegun, RoundEnded
-from edgetrain.coordinator.simulation.report import SimulationReport
-from edgetrain.coordinator.simulation.terminal import ProgressBar
-from edgetrain.errors import ConfigError, StorageError
 
 EVIL = "<script>alert('x')</script>&\"$style"
 VOID = {"meta", "br"}

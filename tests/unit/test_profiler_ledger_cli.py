@@ -128,3 +128,56 @@ def test_help_tells_the_exit_codes(command: str, capsys: pytest.CaptureFixture[s
     shown = capsys.readouterr().out
     assert "--json" in shown
     assert "16" in shown
+
+
+def page(ledger: Path, capsys: pytest.CaptureFixture[str], code: int = 0) -> str:
+    out = ledger.with_name("page.html")
+    assert run("report", str(ledger), "--html", str(out)) == code
+    capsys.readouterr()
+    return out.read_text()
+
+
+def test_the_page_tells_what_the_table_does(
+    ledger: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Ledger(ledger) as opened:
+        opened.begin(replace(INTENT, version=9))
+    shown = page(ledger, capsys)
+    for told in (
+        "1 of 4 tasks used more than they were allowed",
+        "trained: used more than it was allowed",
+        "failed: the worker was killed",
+        "running",
+        "25.0 MiB of 24.0 MiB",
+        "3.2 J",
+        "energy, modelled, unknown for 1 task",
+        verify(ledger).digest,
+    ):
+        assert told in shown, told
+
+
+def test_the_page_needs_no_network_and_trusts_no_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "ledger"
+    with Ledger(path) as opened:
+        opened.begin(replace(INTENT, device="<script>alert(1)</script>"))
+        opened.end(OUTCOMES[1])
+    shown = page(path, capsys)
+    assert "<script" not in shown
+    assert "http" not in shown.replace('http-equiv="Content-Security-Policy"', "")
+    assert "Nobody knows" in shown
+
+
+def test_the_page_of_a_broken_ledger_says_so_and_shows_what_stands_before(
+    ledger: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage(ledger)
+    shown = page(ledger, capsys, PayloadError.exit_code)
+    assert "Line 3 is wrong" in shown
+    assert "failed" not in shown
+
+
+def test_the_page_of_an_empty_ledger(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Ledger(tmp_path / "ledger").close()
+    assert "0 tasks" in page(tmp_path / "ledger", capsys)

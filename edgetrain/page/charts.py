@@ -65,7 +65,7 @@ def line_chart(
         f"{escape(x_label)}</text>"
     )
     for line in series:
-        parts += plot.line(line, y_format)
+        parts += plot.line(line, y_format, x_label)
     body = "\n".join(parts)
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
@@ -130,7 +130,7 @@ class Plot:
             f'text-anchor="middle">{tick}</text>'
         )
 
-    def line(self, line: Series, y_format: Format) -> list[str]:
+    def line(self, line: Series, y_format: Format, x_label: str) -> list[str]:
         """Return a line, a dot at each point that says what it is, and the last value."""
         if not line.points:
             return []
@@ -139,7 +139,7 @@ class Plot:
         parts = [f'<polyline class="line {style}" points="{path}"/>']
         radius = 2.5 if len(line.points) <= MOST_DOTS else 0
         for x, y in line.points:
-            tip = f"{line.label}, round {x:g}: {y_format(y)}"
+            tip = f"{line.label}, {x_label} {x:g}: {y_format(y)}"
             parts.append(
                 f'<circle class="dot {style}" cx="{self.x(x)}" cy="{self.y(y)}" r="{radius}">'
                 f"<title>{escape(tip)}</title></circle>"
