@@ -22,6 +22,7 @@ from edgetrain.memory_profiler.device import Device
 from edgetrain.memory_profiler.estimate import Estimate, estimate
 from edgetrain.memory_profiler.ledger_cli import report_command, verify_command
 from edgetrain.memory_profiler.memory import PROBE_SAMPLES, available_bytes, probe_base
+from edgetrain.memory_profiler.meters_cli import meters_command
 from edgetrain.models import MODELS
 from edgetrain.models.named import named_model
 from edgetrain.ops.op import Mode
@@ -171,6 +172,7 @@ def choose_command(
 
 
 app.command("costs")(costs_command)
+app.command("meters")(meters_command)
 app.command("verify")(verify_command)
 app.command("report")(report_command)
 

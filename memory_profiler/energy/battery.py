@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgetrain.errors import DataError
-from edgetrain.memory_profiler.energy.reading import Reading
+from edgetrain.memory_profiler.energy.reading import Reading, Source
 from edgetrain.memory_profiler.energy.site import Site, read_count, read_line
 
 __all__ = ["BatteryMeter"]
@@ -56,6 +56,7 @@ class BatteryMeter:
 
     name = "battery"
     scope = "system"
+    source: Source = "battery"
 
     def __init__(self, site: Site) -> None:
         self._folder = site.root / FOLDER
@@ -105,7 +106,7 @@ class BatteryMeter:
             self._joules,
             max(0.0, self._joules - self._step),
             self._joules + self._step,
-            "battery",
+            self.source,
             self.scope,
             1.0,
             str(self._folder),

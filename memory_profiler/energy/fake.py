@@ -6,7 +6,10 @@ from edgetrain.memory_profiler.energy.law import EnergyLaw, Joules, Usage
 from edgetrain.memory_profiler.energy.modelled import ModelledMeter
 from edgetrain.memory_profiler.energy.site import Site
 
-__all__ = ["FAKE_LAW", "FAKE_NOISE", "FakeMeter"]
+__all__ = ["FAKE_LAW", "FAKE_NOISE", "SIMULATED", "FakeMeter"]
+
+SIMULATED = "simulated"
+"""The scope of joules that no machine has used."""
 
 FAKE_LAW = EnergyLaw(static_watts=2.0, joules_per_operation=2e-11, joules_per_byte=1e-9)
 FAKE_NOISE = 0.03
@@ -17,14 +20,14 @@ DEVIATIONS = 2.0
 class FakeMeter(ModelledMeter):
     """Joules of a machine that does not exist: each start draws one error for all that follows.
 
-    Its scope is "simulated", so that what it reads can never be added to a measurement, and its
+    Its scope is SIMULATED, so that what it reads can never be added to a measurement, and its
     source is that of the weakest, a prior.
     """
 
     name = "fake"
     source = "prior"
     path = "simulation"
-    scope = "simulated"
+    scope = SIMULATED
 
     def __init__(
         self, site: Site, law: EnergyLaw = FAKE_LAW, noise: float = FAKE_NOISE, seed: int = 0

@@ -16,7 +16,7 @@ from edgetrain.memory_profiler.energy.law import EnergyFit, Work
 from edgetrain.memory_profiler.energy.modelled import CalibratedMeter, PriorMeter
 from edgetrain.memory_profiler.energy.pmic import PmicMeter
 from edgetrain.memory_profiler.energy.rapl import RaplMeter
-from edgetrain.memory_profiler.energy.reading import Reading
+from edgetrain.memory_profiler.energy.reading import Reading, Source
 from edgetrain.memory_profiler.energy.site import Site
 
 __all__ = ["METERS", "ORDER", "Meter", "Opened", "open_meter"]
@@ -25,14 +25,17 @@ __all__ = ["METERS", "ORDER", "Meter", "Opened", "open_meter"]
 class Meter(Protocol):
     """Tells the joules that were used since it was started.
 
-    `scope` says of which part of the machine. Neither `start` nor `read` raises: what cannot be
-    told is an unknown reading, so that a meter that fails never ends the work it watches.
+    `scope` says of which part of the machine, `source` how they are had. Neither `start` nor `read`
+    raises: what cannot be told is an unknown reading, so that a meter that fails never ends the
+    work it watches.
     """
 
     @property
     def name(self) -> str: ...
     @property
     def scope(self) -> str: ...
+    @property
+    def source(self) -> Source: ...
     def obstacle(self) -> str:
         """Return why the meter does not work here, or nothing."""
 

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from edgetrain.errors import DataError
-from edgetrain.memory_profiler.energy.reading import Reading
+from edgetrain.memory_profiler.energy.reading import Reading, Source
 from edgetrain.memory_profiler.energy.site import Site, read_count, read_line
 
 __all__ = ["RaplMeter"]
@@ -62,6 +62,7 @@ class RaplMeter:
 
     name = "rapl"
     scope = "package"
+    source: Source = "counter"
 
     def __init__(self, site: Site) -> None:
         self._folder = site.root / FOLDER
@@ -112,7 +113,7 @@ class RaplMeter:
             joules,
             joules - slack,
             high,
-            "counter",
+            self.source,
             self.scope,
             1.0,
             path,

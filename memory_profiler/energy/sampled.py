@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from edgetrain.errors import DataError
 from edgetrain.memory_profiler.energy.integral import PowerIntegral
-from edgetrain.memory_profiler.energy.reading import Reading
+from edgetrain.memory_profiler.energy.reading import Reading, Source
 from edgetrain.memory_profiler.energy.site import Site
 
 __all__ = ["SampledMeter"]
@@ -21,6 +21,7 @@ class SampledMeter(ABC):
     """
 
     name: ClassVar[str]
+    source: ClassVar[Source] = "sampled"
 
     def __init__(self, site: Site) -> None:
         self._site = site
@@ -62,7 +63,7 @@ class SampledMeter(ABC):
         return Reading(
             integral.value,
             *integral.bounds,
-            "sampled",
+            self.source,
             self.scope,
             integral.coverage,
             self.path,
