@@ -8,7 +8,9 @@ EdgetrainError
 ├── EngineError        the native engine refused a plan or a setting
 ├── PayloadError       bytes off a wire or a disk are not what they claim to be
 ├── StorageError       a file could not be written; what was there before is intact
-└── WorkerError        a training process ended without a report
+├── WorkerError        a training process ended without a report
+├── OverBudgetError    a command was stopped because it used more than it was allowed
+└── EnforceError       this system offers no way to hold a command to a limit
 
 Every message is one line that names the cause and the cure.
 """
@@ -22,8 +24,10 @@ __all__ = [
     "ConfigError",
     "DataError",
     "EdgetrainError",
+    "EnforceError",
     "EngineError",
     "ModelError",
+    "OverBudgetError",
     "PayloadError",
     "StorageError",
     "WorkerError",
@@ -82,3 +86,15 @@ class WorkerError(EdgetrainError):
     """A training process ended without a report."""
 
     exit_code: ClassVar[int] = 18
+
+
+class OverBudgetError(EdgetrainError):
+    """A command was stopped because it used more than it was allowed."""
+
+    exit_code: ClassVar[int] = 19
+
+
+class EnforceError(EdgetrainError):
+    """This system offers no way to hold a command to a limit."""
+
+    exit_code: ClassVar[int] = 20

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from edgetrain.errors import DataError, WorkerError
+from edgetrain.errors import WorkerError
+from edgetrain.memory_profiler.control_groups import own_groups
+from edgetrain.memory_profiler.kernel_files import table_bytes
 
 __all__ = [
     "PROBE_SAMPLES",
@@ -37,8 +38,6 @@ PROBE_SECONDS = 60
 # glibc's own first values, which it would raise by up to 64 MiB as buffers come and go. Held where
 # they are, what a worker frees goes back to the system, and what it holds can be foretold.
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
-# cgroup v1 says "no limit" with the largest page-aligned int64; no machine has 2**60 bytes.
-UNLIMITED = 2**60
 
 
 def reset_peak(root: Path = ROOT) -> bool:
@@ -56,12 +55,12 @@ def reset_peak(root: Path = ROOT) -> bool:
 
 def peak_bytes(root: Path = ROOT) -> int | None:
     """Return the most memory this process has had resident, in bytes, or None if unknown."""
-    return _table_bytes(root / "proc/self/status", "VmHWM")
+    return table_bytes(root / "proc/self/status", "VmHWM")
 
 
 def resident_bytes(root: Path = ROOT) -> int | None:
     """Return the memory this process has resident now, in bytes, or None if unknown."""
-    return _table_bytes(root / "proc/self/status", "VmRSS")
+    return table_bytes(root / "proc/self/status", "VmRSS")
 
 
 def available_bytes(root: Path = ROOT) -> int | None:
@@ -71,7 +70,11 @@ def available_bytes(root: Path = ROOT) -> int | None:
     is in (version 1 or 2, up to the root), its limit less what it uses and cannot give back.
     Raises DataError for a file that is there but makes no sense.
     """
-    known = [_table_bytes(root / "proc/meminfo", "MemAvailable"), *_group_rooms(root)]
+    groups = (group for own in own_groups(root) for group in own.upwards())
+    known = [
+        table_bytes(root / "proc/meminfo", "MemAvailable"),
+        *(group.room() for group in groups),
+    ]
     return min((room for room in known if room is not None), default=None)
 
 
@@ -123,104 +126,3 @@ def _probe_once(worker: str) -> int:
             "run it by hand to see why"
         )
     return int(answer.stdout)
-
-
-def _read(path: Path) -> str | None:
-    """Return a file's text, or None where there is no such file or it may not be read."""
-    try:
-        return path.read_text()
-    except OSError:
-        return None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not text: is it really the kernel's?") from error
-
-
-def _table_bytes(path: Path, name: str) -> int | None:
-    """Return the bytes in the line `name:  N kB` of a file of the proc file system."""
-    for line in (_read(path) or "").splitlines():
-        key, _, value = line.partition(":")
-        if key != name:
-            continue
-        number, _, unit = value.strip().partition(" ")
-        if not (number.isdecimal() and number.isascii() and unit.strip() == "kB"):
-            raise DataError(f"{path} says {line.strip()!r}: expected `{name}: <count> kB`")
-        return int(number) * 1024
-    return None
-
-
-def _group_rooms(root: Path) -> Iterator[int | None]:
-    """Yield the room in each control group of this process, from its own to the topmost."""
-    memberships = dict(_memberships(root))
-    for version, top, point in _group_mounts(root):
-        if version not in memberships:
-            continue
-        # Inside a container the mount shows a part of the tree only; membership may lie above it.
-        inside = memberships[version].removeprefix(top.rstrip("/")).strip("/")
-        folder = point / inside
-        while True:
-            yield _room(version, folder)
-            if folder == point:
-                break
-            folder = folder.parent
-
-
-def _memberships(root: Path) -> Iterator[tuple[int, str]]:
-    """Yield (version, path) of this process's memory groups from /proc/self/cgroup."""
-    for line in (_read(root / "proc/self/cgroup") or "").splitlines():
-        fields = line.split(":", 2)
-        if len(fields) != 3:
-            raise DataError(f"{root / 'proc/self/cgroup'} says {line!r}: expected `id:names:path`")
-        _, controllers, path = fields
-        if controllers == "":
-            yield 2, path
-        elif "memory" in controllers.split(","):
-            yield 1, path
-
-
-def _group_mounts(root: Path) -> Iterator[tuple[int, str, Path]]:
-    """Yield (version, part of the tree shown, mount point) of each tree that limits memory."""
-    for line in (_read(root / "proc/self/mountinfo") or "").splitlines():
-        before, dash, after = line.partition(" - ")
-        fields, kind = before.split(), after.split()
-        if not dash or len(fields) < 5 or not kind:
-            raise DataError(f"{root / 'proc/self/mountinfo'} has a line that is none: {line!r}")
-        point = root / fields[4].lstrip("/")
-        if kind[0] == "cgroup2":
-            yield 2, fields[3], point
-        elif kind[0] == "cgroup" and "memory" in kind[-1].split(","):
-            yield 1, fields[3], point
-
-
-FILES = {
-    1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-    2: ("memory.max", "memory.current", "inactive_file"),
-}
-
-
-def _room(version: int, folder: Path) -> int | None:
-    """Return the bytes left in one group, or None where it sets no limit or does not say."""
-    limit_file, usage_file, cached = FILES[version]
-    limit = _group_bytes(folder / limit_file)
-    usage = _group_bytes(folder / usage_file)
-    if limit is None or usage is None or limit >= UNLIMITED:
-        return None
-    # Pages of files that nobody has used lately count as usage, but go as soon as they are asked.
-    return max(0, limit - max(0, usage - _reclaimable(folder / "memory.stat", cached)))
-
-
-def _group_bytes(path: Path) -> int | None:
-    text = (_read(path) or "").strip()
-    if text in ("", "max"):
-        return None
-    if not (text.isdecimal() and text.isascii()):
-        raise DataError(f"{path} says {text!r}: expected a count of bytes or `max`")
-    return int(text)
-
-
-def _reclaimable(path: Path, name: str) -> int:
-    """Return the group's bytes in idle file pages; 0, the careful side, where it does not say."""
-    for line in (_read(path) or "").splitlines():
-        key, _, value = line.partition(" ")
-        if key == name and value.isdecimal():
-            return int(value)
-    return 0

@@ -1,0 +1,66 @@
+"""Becomes another program inside its limits: a script that a supervisor starts, not a module.
+
+    python -I -S launcher.py STATUS PROCS DATA RESERVE OOM COMMAND...
+
+It joins a control group by writing itself into the file PROCS, sets the limit of private memory to
+DATA bytes (which the command may raise by RESERVE), makes itself the kernel's first choice by OOM,
+and executes the command. PROCS or DATA may be empty. What goes wrong is written to the descriptor
+STATUS, which otherwise closes without a word as the command starts.
+
+Code between fork and exec in a process that has threads may find a lock that nobody will ever
+release; a program of its own cannot. It imports next to nothing, and what it has allocated is
+gone, and its peak forgotten, as the command begins.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+
+__all__: list[str] = []
+
+FAILED = 127
+"""The exit code of shells for a command that cannot be started."""
+
+
+def main(arguments: list[str]) -> int:
+    """Execute the command; return an exit code only if that fails."""
+    status, procs, data, reserve, adjustment, *command = arguments
+    os.set_inheritable(int(status), False)
+    try:
+        if procs:
+            # 0 stands for whoever writes it, whatever its number is in another name space.
+            write(procs, "0")
+        limit_data(data, reserve)
+        write("/proc/self/oom_score_adj", adjustment)
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):
+            # Python ignores them, and what is ignored stays so in the program that follows.
+            signal.signal(number, signal.SIG_DFL)
+        os.execvp(command[0], command)
+    except (OSError, ValueError) as error:
+        place = getattr(error, "filename", None) or command[0]
+        reason = getattr(error, "strerror", None) or error
+        os.write(int(status), f"{place}: {reason}".encode(errors="replace"))
+    return FAILED
+
+
+def limit_data(data: str, reserve: str) -> None:
+    """Limit private memory, but never raise a limit that is already there."""
+    if not data:
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = int(data) + int(reserve)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (min(int(data), most), most))
+
+
+def write(path: str, text: str) -> None:
+    """Write to a file of the kernel's."""
+    with open(path, "w") as file:  # noqa: PTH123 - pathlib costs more than all the rest
+        file.write(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
