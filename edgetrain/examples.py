@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
 from edgetrain.errors import DataError
 
-__all__ = ["Examples"]
+__all__ = ["Examples", "random_examples"]
 
 BYTE_FORMATS = {"B": False, "b": True}
 """Format of a buffer -> whether its bytes are signed."""
@@ -46,6 +47,12 @@ class Examples:
         if len(labels) != count:
             raise DataError(f"x holds {count} examples but y {len(labels)} labels")
         return cls(view.cast("B") if view.ndim == 1 else view, view.format == "b", labels, count)
+
+
+def random_examples(features: int, classes: int, count: int) -> tuple[memoryview, bytes]:
+    """Return examples of random bytes, (count, features), and labels: for measuring speed."""
+    x = memoryview(os.urandom(count * features)).cast("B", (count, features))
+    return x, bytes(index % classes for index in range(count))
 
 
 def contiguous(array: Any, name: str) -> memoryview:

@@ -20,6 +20,7 @@ from edgetrain.memory_profiler.choose import MODES, Choice, choose, summarise
 from edgetrain.memory_profiler.costs_cli import costs_command
 from edgetrain.memory_profiler.device import Device
 from edgetrain.memory_profiler.estimate import Estimate, estimate
+from edgetrain.memory_profiler.inference_cli import inference_command
 from edgetrain.memory_profiler.ledger_cli import report_command, verify_command
 from edgetrain.memory_profiler.memory import PROBE_SAMPLES, available_bytes, probe_base
 from edgetrain.memory_profiler.meters_cli import meters_command
@@ -173,6 +174,7 @@ def choose_command(
 
 app.command("costs")(costs_command)
 app.command("meters")(meters_command)
+app.command("inference")(inference_command)
 app.command("verify")(verify_command)
 app.command("report")(report_command)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import cast
 
 from edgetrain.bench.measure import (
@@ -15,6 +14,7 @@ from edgetrain.bench.measure import (
 )
 from edgetrain.bench.networks import TINY_BATCH, find_network, tiny
 from edgetrain.choices import Recompute
+from edgetrain.examples import random_examples
 from edgetrain.model import Model
 from edgetrain.ops.op import Mode
 from edgetrain.planner import plan
@@ -40,9 +40,7 @@ def measure(request: Request) -> Sample:
 
 def examples(model: Model, batch: int) -> tuple[memoryview, bytes]:
     """Return a batch of random features and of labels."""
-    features = os.urandom(batch * model.input_features)
-    x = memoryview(features).cast("B", (batch, model.input_features))
-    return x, bytes(index % model.classes for index in range(batch))
+    return random_examples(model.input_features, model.classes, batch)
 
 
 def build(model: Model, batch: int, request: Request) -> Trainer:

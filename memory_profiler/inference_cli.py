@@ -1,0 +1,115 @@
+"""`edgetrain-profile inference`: how fast this machine infers, and how efficiently."""
+
+from __future__ import annotations
+
+import json as json_text
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from edgetrain.examples import random_examples
+from edgetrain.memory_profiler.budget import Interval
+from edgetrain.memory_profiler.choose import summarise
+from edgetrain.memory_profiler.inference import InferenceReport, measure_inference
+from edgetrain.models.named import named_model
+from edgetrain.options import Hidden, Json, LatentOption, ModelArgument, ModeOption, Threads
+from edgetrain.planner import plan
+from edgetrain.train import Trainer
+
+__all__ = ["inference_command"]
+
+MEASURES = {
+    "inferences_per_second": "inferences/s",
+    "watts": "W",
+    "inferences_per_second_per_watt": "inferences/s/W",
+    "millijoules_per_inference": "mJ/inference",
+}
+"""Properties of a report, and the units that they have in a table."""
+
+
+def inference_command(
+    model: ModelArgument = "mlp",
+    *,
+    inputs: Annotated[int, typer.Option(help="Features of an example, for mlp.")] = 784,
+    classes: Annotated[int, typer.Option(help="Classes, for a model by name.")] = 10,
+    hidden: Hidden = "256,256,256,256",
+    mode: ModeOption = "bnn",
+    latent: LatentOption = "int8",
+    batch: Annotated[int, typer.Option(min=1, help="Examples that are inferred at a time.")] = 100,
+    threads: Threads = 1,
+    seconds: Annotated[float, typer.Option(help="Seconds to measure.")] = 3.0,
+    watts: Annotated[
+        float | None, typer.Option(help="Power that the machine draws meanwhile, if known.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Measure the forward pass of a model on this machine, over random examples.
+
+    Prints inferences a second, watts, inferences a second a watt, and millijoules an inference; all
+    follow from the same inferences, seconds and joules. The time is measured. Joules are modelled
+    where --watts says what the machine draws, and unknown otherwise.
+    """
+    compiled = plan(
+        named_model(model, inputs, classes, hidden),
+        batch,
+        mode,
+        latent=latent,
+        micro_batch=batch,
+        threads=threads,
+    )
+    trainer = Trainer(compiled)
+    x, y = random_examples(compiled.model.input_features, compiled.model.classes, batch)
+    report = measure_inference(trainer, x, y, seconds)
+    if watts is not None:
+        report = report.powered(watts)
+    title = f"{model}: {summarise(compiled)}, {trainer.isa}"
+    if json:
+        typer.echo(json_text.dumps({"plan": title, **report_fields(report)}, indent=2))
+        return
+    console = Console(highlight=False)
+    console.print(title)
+    console.print(report_table(report))
+    console.print(f"{report.inferences:,} inferences in {interval_text(report.seconds)} s")
+    console.print(energy_text(report))
+
+
+def report_fields(report: InferenceReport) -> dict[str, Any]:
+    """Return a report as JSON-ready fields; what is unknown is null."""
+    measures = {name: getattr(report, name) for name in MEASURES}
+    return {
+        **asdict(report),
+        **{name: None if found is None else asdict(found) for name, found in measures.items()},
+    }
+
+
+def report_table(report: InferenceReport) -> Table:
+    """Return a report as a table of a measure a row."""
+    table = Table(show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for name, unit in MEASURES.items():
+        table.add_row(unit, interval_text(getattr(report, name)))
+    return table
+
+
+def energy_text(report: InferenceReport) -> str:
+    """Return where the energy comes from, or what would make it known."""
+    if report.joules is None:
+        return "energy unknown: say what the machine draws, with --watts"
+    return f"energy {report.joules_source}: {report.joules_scope}"
+
+
+def interval_text(found: Interval | None) -> str:
+    """Return the bounds as people read them, one where both are equal, "unknown" without any."""
+    if found is None:
+        return "unknown"
+    low, high = (significant(bound) for bound in (found.low, found.high))
+    return low if low == high else f"{low} to {high}"
+
+
+def significant(value: float) -> str:
+    """Return a number in four significant digits, never as a power of ten."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
