@@ -163,6 +163,11 @@ class Context:
         return self.index >= self.lowest
 
     @property
+    def sums_made(self) -> int:
+        """How often a training step makes the block's sums: for mean, deviation and signs apart."""
+        return 3 if self.streamed else 1
+
+    @property
     def elements(self) -> int:
         """The numbers that flow into the op, of the whole micro-batch."""
         return self.examples * self.source.features

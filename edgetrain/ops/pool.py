@@ -44,9 +44,9 @@ class Pool(Op):
         pooled = context.examples * self.flow(context.source).bytes
         marks = sum(rule.bytes for rule in self.tensors(context))
         cost = Arithmetic(
-            forward=context.elements,
+            forward=context.sums_made * context.elements,
             backward=context.elements,
-            forward_bytes=context.source_bytes + pooled + marks,
+            forward_bytes=context.sums_made * (context.source_bytes + pooled) + marks,
             backward_bytes=marks,
         )
         return cost if context.learns else cost.forward_pass

@@ -237,7 +237,7 @@ class WeightOp(Op):
     def arithmetic(self, context: Context) -> Arithmetic:
         products = context.examples * self.products(context).count
         return Arithmetic(
-            forward=products * self.planes(context) * (3 if context.streamed else 1),
+            forward=products * self.planes(context) * context.sums_made,
             backward=products * self.draws_summed(context) + self.input_gradient_products(context),
             forward_bytes=self._forward_bytes(context),
             backward_bytes=self._backward_bytes(context),
@@ -249,7 +249,8 @@ class WeightOp(Op):
         loaded = 0
         if context.index == 0:
             loaded = context.elements + self._read_bytes(context)
-        return loaded + self._read_bytes(context) + self._state_bytes(context) + sums
+        made = self._read_bytes(context) + self._state_bytes(context) + sums
+        return loaded + context.sums_made * made
 
     def _backward_bytes(self, context: Context) -> int:
         """Return what either gradient reads and writes."""
