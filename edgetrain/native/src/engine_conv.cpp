@@ -6,6 +6,26 @@
 
 namespace edgetrain {
 
+namespace {
+
+// Few bytes at a time, so eight of them are a word.
+void copy_flipped(const std::uint8_t* from, std::size_t count, std::uint8_t flip,
+                  std::uint8_t* out) {
+  const std::uint64_t flips = flip * std::uint64_t{0x0101010101010101};
+  std::size_t at = 0;
+  for (; at + sizeof flips <= count; at += sizeof flips) {
+    std::uint64_t word;
+    std::memcpy(&word, from + at, sizeof word);
+    word ^= flips;
+    std::memcpy(out + at, &word, sizeof word);
+  }
+  for (; at < count; ++at) {
+    out[at] = static_cast<std::uint8_t>(from[at] ^ flip);
+  }
+}
+
+}  // namespace
+
 // What the first convolution's kernel sees at each place, so that it becomes a product of rows.
 void Engine::load_patches(const Examples& examples, const ConvShape& shape) {
   const std::size_t row_bytes = shape.width * shape.channels;
@@ -25,14 +45,13 @@ void Engine::load_patches(const Examples& examples, const ConvShape& shape) {
       for (std::size_t tap_row = 0; tap_row < shape.kernel_height; ++tap_row) {
         std::uint8_t* out = patch + tap_row * run;
         const std::size_t y = top + tap_row - shape.pad_top;
-        std::memset(out, data_zero, run);
-        if (y >= shape.height || begin >= end) {
-          continue;
+        const bool inside = y < shape.height && begin < end;
+        if (!inside || end - begin < shape.kernel_width) {
+          std::memset(out, data_zero, run);
         }
-        const std::uint8_t* from =
-            source + y * row_bytes + (left + begin - shape.pad_left) * shape.channels;
-        for (std::size_t i = 0; i < (end - begin) * shape.channels; ++i) {
-          out[begin * shape.channels + i] = from[i] ^ examples.flip;
+        if (inside) {
+          copy_flipped(source + y * row_bytes + (left + begin - shape.pad_left) * shape.channels,
+                       (end - begin) * shape.channels, examples.flip, out + begin * shape.channels);
         }
       }
     }
