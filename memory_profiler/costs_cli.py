@@ -48,6 +48,8 @@ def costs_command(
 ) -> None:
     """Count what every layer costs: multiply-accumulates, ACE, operations, bytes moved.
 
+    MODEL is a name that `edgetrain plan --help` lists or a file of a model's JSON.
+
     Multiply-accumulates and ACE are those of an inference. ACE weighs each by the bits of its
     weight times those of its activation, as the PokeBNN paper does, and leaves out work on single
     elements. Operations and bytes are those of one training step on a micro-batch, as the ops

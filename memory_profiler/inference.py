@@ -10,41 +10,27 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Literal
 
 from edgetrain.errors import ConfigError
 from edgetrain.memory_profiler.budget import Interval
+from edgetrain.memory_profiler.energy.meter import Meter
+from edgetrain.memory_profiler.energy.reading import Source
 from edgetrain.train import Trainer
 
-__all__ = ["EnergyMeter", "EnergyReading", "InferenceReport", "measure_inference"]
+__all__ = ["GIVEN", "InferenceReport", "measure_inference"]
 
+GIVEN: Literal["given"] = "given"
+"""The source of joules that follow from a power which somebody gave."""
 SAMPLE_SECONDS = 0.05
 """Between two readings of a meter: one costs as much as some inferences."""
-
-
-class EnergyReading(Protocol):
-    """Joules as a meter tells them: bounds or None, and of which source and part of the machine."""
-
-    @property
-    def interval(self) -> Interval | None: ...
-    @property
-    def source(self) -> str: ...
-    @property
-    def scope(self) -> str: ...
-
-
-class EnergyMeter(Protocol):
-    """Counts joules from its start on. Meters of power sample as they are read: read them often."""
-
-    def start(self) -> None: ...
-    def read(self) -> EnergyReading: ...
 
 
 @dataclass(frozen=True)
 class InferenceReport:
     """Inferences, the seconds that they took, and the joules; unknown is None, never 0.
 
-    joules_source says where the joules come from ("modelled": somebody gave the power) and
+    joules_source says where the joules come from, GIVEN or one of energy.reading.SOURCES, and
     joules_scope of which part of the machine they are; both are "none" where joules are unknown.
     A measure is None where what it follows from is unknown, or where its bound is not finite.
     Raises ConfigError for a run that cannot have been.
@@ -53,7 +39,7 @@ class InferenceReport:
     inferences: int
     seconds: Interval | None = None
     joules: Interval | None = None
-    joules_source: str = "none"
+    joules_source: Source | Literal["given"] = "none"
     joules_scope: str = "none"
 
     def __post_init__(self) -> None:
@@ -98,7 +84,7 @@ class InferenceReport:
         if self.seconds is None:
             return self
         joules = self.seconds.scaled(watts)
-        return replace(self, joules=joules, joules_source="modelled", joules_scope="power as given")
+        return replace(self, joules=joules, joules_source=GIVEN, joules_scope="system")
 
     @property
     def _count(self) -> Interval:
@@ -111,7 +97,7 @@ def measure_inference(
     y: Any,
     seconds: float = 3.0,
     *,
-    meter: EnergyMeter | None = None,
+    meter: Meter | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> InferenceReport:
     """Infer (x, y) again and again for a while, once at least, and report what it took.

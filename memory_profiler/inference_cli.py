@@ -10,10 +10,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from edgetrain.errors import ConfigError
 from edgetrain.examples import random_examples
 from edgetrain.memory_profiler.budget import Interval
 from edgetrain.memory_profiler.choose import summarise
-from edgetrain.memory_profiler.inference import InferenceReport, measure_inference
+from edgetrain.memory_profiler.energy.fake import SIMULATED
+from edgetrain.memory_profiler.energy.meter import Meter, open_meter
+from edgetrain.memory_profiler.inference import GIVEN, InferenceReport, measure_inference
+from edgetrain.memory_profiler.meters_cli import KINDS
 from edgetrain.models.named import named_model
 from edgetrain.options import Hidden, Json, LatentOption, ModelArgument, ModeOption, Threads
 from edgetrain.planner import plan
@@ -44,14 +48,22 @@ def inference_command(
     watts: Annotated[
         float | None, typer.Option(help="Power that the machine draws meanwhile, if known.")
     ] = None,
+    meter: Annotated[
+        str | None,
+        typer.Option(help="One of `edgetrain-profile meters`; the first that works unless given."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Measure the forward pass of a model on this machine, over random examples.
 
-    Prints inferences a second, watts, inferences a second a watt, and millijoules an inference; all
-    follow from the same inferences, seconds and joules. The time is measured. Joules are modelled
-    where --watts says what the machine draws, and unknown otherwise.
+    MODEL is a name that `edgetrain plan --help` lists or a file of a model's JSON.
+
+    Inferences a second, watts, inferences a second a watt and millijoules an inference all follow
+    from one count, one time and one energy. The time is measured. So is the energy where a meter
+    works (see `edgetrain-profile meters`); --watts models it from a power that you know. Without
+    either it is unknown.
     """
+    counting = _meter(meter, watts)
     compiled = plan(
         named_model(model, inputs, classes, hidden),
         batch,
@@ -62,7 +74,7 @@ def inference_command(
     )
     trainer = Trainer(compiled)
     x, y = random_examples(compiled.model.input_features, compiled.model.classes, batch)
-    report = measure_inference(trainer, x, y, seconds)
+    report = measure_inference(trainer, x, y, seconds, meter=counting)
     if watts is not None:
         report = report.powered(watts)
     title = f"{model}: {summarise(compiled)}, {trainer.isa}"
@@ -74,6 +86,18 @@ def inference_command(
     console.print(report_table(report))
     console.print(f"{report.inferences:,} inferences in {interval_text(report.seconds)} s")
     console.print(energy_text(report))
+
+
+def _meter(name: str | None, watts: float | None) -> Meter | None:
+    """Return the meter that is named or, unless a power is given, the first that measures here."""
+    if name is None:
+        return open_meter().meter if watts is None else None
+    if watts is not None:
+        raise ConfigError(f"--watts and --meter {name} both say what is drawn: give one of them")
+    opened = open_meter((name,))
+    if opened.meter is None:
+        raise ConfigError(f"meter {name} does not work here: {opened.obstacles[name]}")
+    return opened.meter
 
 
 def report_fields(report: InferenceReport) -> dict[str, Any]:
@@ -98,8 +122,12 @@ def report_table(report: InferenceReport) -> Table:
 def energy_text(report: InferenceReport) -> str:
     """Return where the energy comes from, or what would make it known."""
     if report.joules is None:
-        return "energy unknown: say what the machine draws, with --watts"
-    return f"energy {report.joules_source}: {report.joules_scope}"
+        return "energy unknown: no meter tells it here; give --watts if you know the power"
+    if report.joules_scope == SIMULATED:
+        return f"energy {SIMULATED}: no machine has used it"
+    if report.joules_source == GIVEN:
+        return "energy modelled, from the power given"
+    return f"energy of the {report.joules_scope}: {KINDS[report.joules_source]}"
 
 
 def interval_text(found: Interval | None) -> str:

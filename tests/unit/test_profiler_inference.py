@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
 
 import pytest
 from hypothesis import given
@@ -16,7 +15,9 @@ from edgetrain.errors import ConfigError, DataError, EdgetrainError
 from edgetrain.examples import random_examples
 from edgetrain.memory_profiler.budget import Interval
 from edgetrain.memory_profiler.cli import app
-from edgetrain.memory_profiler.inference import InferenceReport, measure_inference
+from edgetrain.memory_profiler.energy.meter import open_meter
+from edgetrain.memory_profiler.energy.reading import Reading, Source
+from edgetrain.memory_profiler.inference import GIVEN, InferenceReport, measure_inference
 from edgetrain.memory_profiler.inference_cli import MEASURES
 from edgetrain.train import Trainer
 
@@ -54,21 +55,18 @@ class Clock:
         return self.now
 
 
-@dataclass(frozen=True)
-class Reading:
-    """What a meter tells."""
-
-    interval: Interval | None
-    source: str = "counter"
-    scope: str = "package"
-
-
 class Meter:
     """A meter of some power over a clock's time, or one that cannot tell."""
+
+    name, scope = "steady", "package"
+    source: Source = "counter"
 
     def __init__(self, clock: Clock, watts: float | None) -> None:
         self.clock, self.watts = clock, watts
         self.begun, self.reads = math.nan, 0
+
+    def obstacle(self) -> str:
+        return ""
 
     def start(self) -> None:
         self.begun = self.clock.now
@@ -76,8 +74,10 @@ class Meter:
     def read(self) -> Reading:
         self.reads += 1
         if self.watts is None:
-            return Reading(None, "none")
-        return Reading(exactly(self.watts * (self.clock.now - self.begun)))
+            return Reading.unknown(self.scope, self.name)
+        joules = self.watts * (self.clock.now - self.begun)
+        bounds = (joules, joules, joules)
+        return Reading(*bounds, self.source, self.scope, 1.0, self.name, self.reads)
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_what_is_unknown_stays_unknown() -> None:
     ],
 )
 def test_a_run_that_cannot_have_been_is_refused(
-    inferences: int, seconds: float, joules: float | None, source: str
+    inferences: int, seconds: float, joules: float | None, source: Source
 ) -> None:
     energy = None if joules is None else exactly(joules)
     with pytest.raises(ConfigError):
@@ -213,7 +213,7 @@ def test_the_command_prints_json_whose_measures_agree() -> None:
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert found["inferences"] % 8 == 0
-    assert found["joules_source"] == "modelled"
+    assert found["joules_source"] == GIVEN
     assert found["watts"]["low"] == pytest.approx(5, rel=ROUNDING)
     efficiency = found["inferences_per_second_per_watt"]["low"]
     assert efficiency == pytest.approx(found["inferences_per_second"]["low"] / 5, rel=ROUNDING)
@@ -221,6 +221,17 @@ def test_the_command_prints_json_whose_measures_agree() -> None:
     assert efficiency == pytest.approx(1000 / millijoules, rel=ROUNDING)
 
 
+def test_the_command_asks_a_meter_that_is_named() -> None:
+    options = ["inference", "mlp", "--batch", "8", "--seconds", "0.01", "--meter", "fake"]
+    done = CliRunner().invoke(app, [*options, "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert (found["joules_source"], found["joules_scope"]) == ("prior", "simulated")
+    assert found["watts"]["low"] > 0
+    assert "no machine has used it" in CliRunner().invoke(app, options).stdout
+
+
+@pytest.mark.skipif(open_meter().meter is not None, reason="a meter works on this machine")
 def test_the_command_says_what_is_unknown() -> None:
     done = CliRunner().invoke(app, ["inference", "har_cnn", "--batch", "2", "--seconds", "0.01"])
     assert done.exit_code == 0, done.output
@@ -229,7 +240,15 @@ def test_the_command_says_what_is_unknown() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [["--seconds", "0"], ["--watts", "-1", "--seconds", "0.01"], ["--threads", "99"]]
+    "options",
+    [
+        ["--seconds", "0"],
+        ["--watts", "-1", "--seconds", "0.01"],
+        ["--watts", "5", "--meter", "fake"],
+        ["--meter", "prior"],
+        ["--meter", "hourglass"],
+        ["--threads", "99"],
+    ],
 )
 def test_a_mistake_is_refused(options: list[str]) -> None:
     done = CliRunner().invoke(app, ["inference", "mlp", "--batch", "2", *options])
