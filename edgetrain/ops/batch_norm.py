@@ -66,13 +66,16 @@ class BatchNorm(Op):
     def arithmetic(self, context: Context) -> Arithmetic:
         sums, bits = context.source_bytes, context.source_bytes // 32
         logits = 4 * context.elements if context.last else 0
+        channel = 4 * context.source.channels
         cost = Arithmetic(
             forward=3 * context.elements,
             backward=8 * context.elements,
             # The mean, then the deviation from it; normalised values are stored in the last layer.
-            forward_bytes=2 * sums + logits,
-            # What leaves depends on sums over all that arrives: the gradient is read twice.
-            backward_bytes=2 * (sums + bits) + context.gradient.code_bytes(sums // 4),
+            # The running statistics move, the shift is read.
+            forward_bytes=2 * sums + logits + 5 * channel,
+            # What leaves depends on sums over all that arrives: the gradient is read twice. The
+            # shift and its two moments move.
+            backward_bytes=2 * (sums + bits) + context.gradient.code_bytes(sums // 4) + 6 * channel,
         )
         return cost if context.learns else cost.forward_pass
 

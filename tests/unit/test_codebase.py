@@ -56,6 +56,8 @@ LEAN_MODULES = (
     "edgetrain.task",
     "edgetrain.client.worker",
     "edgetrain.memory_profiler.choose",
+    "edgetrain.memory_profiler.costs",
+    "edgetrain.memory_profiler.inference",
     "edgetrain.memory_profiler.energy.meter",
     "edgetrain.data.store",
 )

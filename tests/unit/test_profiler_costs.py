@@ -11,26 +11,38 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import edgetrain as et
+from edgetrain.gradient import MOST_DRAWS
 from edgetrain.memory_profiler.cli import app
 from edgetrain.memory_profiler.costs import costs
 from edgetrain.memory_profiler.reference_networks import pokebnn, resnet50
 from edgetrain.models import MODELS
 from edgetrain.ops import OPS, BatchNorm, Conv2d, Linear, Sign, SoftmaxCrossEntropy, WeightOp
+from edgetrain.ops.op import Latent
 from edgetrain.ops.products import Products
+from edgetrain.ops.weights import LATENTS
 from edgetrain.planner import Plan, recomputing
 
 RESNET50_ACE = 1_046_831_169_536
 POKEBNN_CONVOLUTIONS_ACE, POKEBNN_DENSE_ACE = 4_091_469_824, 131_072_000
 """The constants that the authors' own code is tested with (google/aqt)."""
 RESNET50_PRODUCTS = 4_089_184_256
-SCRATCH = ("tile", "sign_index", "example_gradient", "code_rows", "code_columns", "input_bytes")
-"""What kernels unpack and repeat, which is no traffic of an op."""
+SCRATCH = (
+    *("forward_tile", "backward_tile", "sign_index", "example_gradient", "channel_sums"),
+    *("inverse_deviation", "code_rows", "code_columns", "input_bytes"),
+)
+"""What kernels unpack and repeat, and what they note of a channel: no traffic of an op."""
 
 
 def compiled(name: str, mode: Any = "bnn", **choices: Any) -> Plan:
     """Plan a model of ours whose first layer trains under either mode."""
     first = {} if name == "mlp" else {"first": "int8"}
     return et.plan(MODELS[name](**first), 8, mode, **choices)
+
+
+def held_bytes(plan: Plan) -> int:
+    """Return the bytes of all tensors but scratch."""
+    tensors = [placement.tensor for placement in plan.placements]
+    return sum(tensor.bytes for tensor in tensors if not tensor.name.endswith(SCRATCH))
 
 
 def test_the_published_ace_is_reproduced() -> None:
@@ -109,22 +121,43 @@ def test_layers_add_up_to_the_plans_arithmetic(name: str, mode: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_every_tensor_of_the_arena_is_written_and_read(name: str, mode: str) -> None:
     plan = compiled(name, mode, recompute="never")
-    tensors = [placement.tensor for placement in plan.placements]
-    held = sum(t.bytes for t in tensors if not t.name.endswith(SCRATCH))
-    assert plan.arithmetic.bytes_moved >= 2 * held
+    assert plan.arithmetic.bytes_moved >= 2 * held_bytes(plan)
+
+
+@given(
+    st.integers(2, 300),
+    st.lists(st.integers(1, 300), min_size=1, max_size=4),
+    st.integers(2, 64),
+    st.sampled_from(LATENTS),
+    st.integers(1, MOST_DRAWS),
+)
+def test_a_dense_network_of_any_width_counts_its_weights(
+    inputs: int, widths: list[int], batch: int, latent: Latent, draws: int
+) -> None:
+    model = et.models.mlp(inputs, 10, tuple(widths))
+    plan = et.plan(model, batch, latent=latent, draws=draws, micro_batch=batch)
+    total = costs(plan).total
+    seen = [inputs, *widths]
+    weights = [below * above for below, above in zip(seen, [*widths, 10], strict=True)]
+    assert total.multiply_accumulates == sum(weights)
+    # int8 weights at the end, signs before; int8 data at the beginning, signs behind.
+    assert total.ace == 8 * (weights[0] + weights[-1]) + sum(weights[1:-1])
+    assert total.arithmetic.bytes_moved >= 2 * held_bytes(plan)
 
 
 def test_the_bytes_of_a_dense_layer_are_those_of_its_tensors() -> None:
     last = costs(et.plan(et.models.mlp(100, 10, (64,)), 8)).layers[-1].cost.arithmetic
     # Of 8 examples: signs of 64 inputs, 640 weights, 32-bit sums of 10 outputs, which take 32.
     signs, weights, sums = 8 * 64 // 8, 640, 8 * 32 * 4
-    logits, labels = 8 * 10 * 4, 8
+    logits, labels, channel = 8 * 10 * 4, 8, 10 * 4
     # The products write the sums, the norm goes over them twice, the loss reads the logits.
-    assert last.forward_bytes == signs + weights + 3 * sums + 2 * logits + labels
+    norm = 2 * sums + logits + 5 * channel
+    assert last.forward_bytes == signs + weights + sums + norm + logits + labels
     gradient, sign, codes, below = sums, sums // 32, sums // 8, 8 * 64 * 4
-    norm = gradient + 2 * (gradient + sign) + codes
+    norm = 2 * (gradient + sign) + codes + 6 * channel
     products = (codes + weights + below) + (codes + signs + 2 * weights)
-    assert last.backward_bytes == norm + products
+    # The loss writes the gradient.
+    assert last.backward_bytes == gradient + norm + products
 
 
 @pytest.mark.parametrize("name", MODELS)
