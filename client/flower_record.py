@@ -1,11 +1,4 @@
-"""How tasks, reports and a device's introduction lie in Flower's records.
-
-A task or a report is one uint8 Array whose bytes are the encoded message as it is, so that there
-is nothing but its own strict decoder to trust. Beside it lie a ConfigRecord that says in words
-what the message is about, for logs and for Flower's mods, and for a report a MetricRecord with
-"num-examples", the weight that Flower's own strategies go by. Both are for reading alone: what
-counts is in the Array.
-"""
+"""Tasks, reports and introductions as Flower's own records; see edgetrain.client.records."""
 
 from __future__ import annotations
 
@@ -14,9 +7,18 @@ from typing import Any
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from edgetrain.client.records import (
+    ABOUT,
+    HELLO,
+    METRICS,
+    PAYLOAD,
+    SERIALISATION,
+    about_report,
+    check_hello,
+    metrics_of,
+)
 from edgetrain.errors import PayloadError
-from edgetrain.fields import Rule, check_fields, choice, maybe, text, whole
-from edgetrain.task import MAX_COUNT, MAX_NAME, Report, Task
+from edgetrain.task import Report, Task
 
 __all__ = [
     "PAYLOAD",
@@ -27,23 +29,6 @@ __all__ = [
     "report_to_record",
     "task_to_record",
 ]
-
-PAYLOAD = "payload"
-ABOUT = "about"
-METRICS = "metrics"
-HELLO = "hello"
-SERIALISATION = "edgetrain.tensorfile"
-"""Of the Array's bytes: a tensor file, not numpy's format, which only numpy could read."""
-
-HELLO_RULES: dict[str, Rule] = {
-    "name": text(MAX_NAME),
-    "device_class": text(MAX_NAME),
-    "role": choice("train", "evaluate"),
-    "examples": whole(0, MAX_COUNT),
-    "features": whole(0, MAX_COUNT),
-    "classes": whole(0, MAX_COUNT),
-    "memory": maybe(whole(1, MAX_COUNT)),
-}
 
 
 def task_to_record(task: Task) -> RecordDict:
@@ -59,18 +44,13 @@ def record_to_task(record: RecordDict) -> Task:
 
 def report_to_record(report: Report) -> RecordDict:
     """Return the content of the reply that carries a report to the coordinator."""
-    about = ConfigRecord(
+    return RecordDict(
         {
-            "status": report.status,
-            "reason": report.reason,
-            "version": report.version,
-            "device": report.device,
+            ABOUT: ConfigRecord(about_report(report)),
+            PAYLOAD: payload_record(report.encode()),
+            METRICS: MetricRecord(metrics_of(report)),
         }
     )
-    metrics = MetricRecord({"num-examples": report.examples, "steps": report.steps})
-    if report.loss is not None and report.accuracy is not None:
-        metrics["loss"], metrics["accuracy"] = report.loss, report.accuracy
-    return RecordDict({ABOUT: about, PAYLOAD: payload_record(report.encode()), METRICS: metrics})
 
 
 def record_to_report(record: RecordDict, task: Task) -> Report:
@@ -79,13 +59,8 @@ def record_to_report(record: RecordDict, task: Task) -> Report:
 
 
 def hello_to_record(fields: Mapping[str, Any]) -> RecordDict:
-    """Return the content of the reply by which a device introduces itself.
-
-    The fields are name, device_class, role ("train" or "evaluate"), examples, features and
-    classes of its data (0 without), and memory in bytes or None. Raises PayloadError.
-    """
-    checked = check_fields(fields, HELLO_RULES, "hello")
-    known = {name: value for name, value in checked.items() if value is not None}
+    """Return the content of the reply by which a device introduces itself; see check_hello."""
+    known = {name: value for name, value in check_hello(fields).items() if value is not None}
     return RecordDict({HELLO: ConfigRecord(known)})
 
 
@@ -94,7 +69,7 @@ def record_to_hello(record: RecordDict) -> dict[str, Any]:
     found = record.config_records.get(HELLO)
     if found is None:
         raise PayloadError("the reply holds no introduction: does this node run edgetrain?")
-    return check_fields({"memory": None, **found}, HELLO_RULES, "hello")
+    return check_hello({"memory": None, **found})
 
 
 def payload_record(payload: bytes) -> ArrayRecord:

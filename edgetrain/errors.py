@@ -10,7 +10,8 @@ EdgetrainError
 ├── StorageError       a file could not be written; what was there before is intact
 ├── WorkerError        a training process ended without a report
 ├── OverBudgetError    a command was stopped because it used more than it was allowed
-└── EnforceError       this system offers no way to hold a command to a limit
+├── EnforceError       this system offers no way to hold a command to a limit
+└── FleetError         the coordinator cannot be reached, or refuses this device
 
 Every message is one line that names the cause and the cure.
 """
@@ -26,6 +27,7 @@ __all__ = [
     "EdgetrainError",
     "EnforceError",
     "EngineError",
+    "FleetError",
     "ModelError",
     "OverBudgetError",
     "PayloadError",
@@ -98,3 +100,17 @@ class EnforceError(EdgetrainError):
     """This system offers no way to hold a command to a limit."""
 
     exit_code: ClassVar[int] = 20
+
+
+class FleetError(EdgetrainError):
+    """The coordinator cannot be reached, or refuses this device.
+
+    `status` is that of its HTTP answer, `code` Flower's number for what is wrong; None without.
+    """
+
+    exit_code: ClassVar[int] = 21
+
+    def __init__(self, message: str, *, status: int | None = None, code: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
