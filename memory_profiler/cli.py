@@ -19,6 +19,7 @@ from edgetrain.memory_profiler.budget import Budget, Interval, format_joules, fo
 from edgetrain.memory_profiler.choose import MODES, Choice, choose, summarise
 from edgetrain.memory_profiler.costs_cli import costs_command
 from edgetrain.memory_profiler.device import Device
+from edgetrain.memory_profiler.enforce_cli import run_command as run_budgeted
 from edgetrain.memory_profiler.estimate import Estimate, estimate
 from edgetrain.memory_profiler.inference_cli import inference_command
 from edgetrain.memory_profiler.ledger_cli import report_command, verify_command
@@ -172,6 +173,7 @@ def choose_command(
     Console().print(table)
 
 
+app.command("run", context_settings={"allow_interspersed_args": False})(run_budgeted)
 app.command("costs")(costs_command)
 app.command("meters")(meters_command)
 app.command("inference")(inference_command)

@@ -24,6 +24,8 @@ GRACE_SECONDS = 2.0
 """From the request to stop to the end of the process: time for one micro-batch and the report."""
 PERIOD_SECONDS = 0.02
 """Between two looks: a process that grows as fast as it can gains up to 26 MiB meanwhile."""
+EARLY_SECONDS = 0.001
+"""The same when the process has just begun; from there it doubles."""
 HASTY_SECONDS = 0.005
 """The same where the limit is near, or the process has been asked to stop."""
 OVERSHOOT = 8 << 20

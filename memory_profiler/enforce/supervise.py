@@ -22,6 +22,7 @@ from edgetrain.memory_profiler.enforce.cgroup import ChildGroup, make_group
 from edgetrain.memory_profiler.enforce.enforced import Cause, Enforced
 from edgetrain.memory_profiler.enforce.launch import Stream, launch
 from edgetrain.memory_profiler.enforce.limits import (
+    EARLY_SECONDS,
     HASTY_SECONDS,
     OVERSHOOT,
     PERIOD_SECONDS,
@@ -172,7 +173,9 @@ class Supervised:
                 self.kill()
             hasty = self._stopped is not None or nearly_over(limits, look, before)
             left = began + limits.seconds - now if limits.seconds else math.inf
-            wait = HASTY_SECONDS if hasty else max(0.0, min(PERIOD_SECONDS, left))
+            # A command that has just begun may soon be over: it is looked at more often.
+            period = min(PERIOD_SECONDS, max(EARLY_SECONDS, now - began))
+            wait = HASTY_SECONDS if hasty else max(0.0, min(period, left))
         if answer is not None:
             self._poll.unregister(answer)
         return self._stopped
