@@ -19,16 +19,26 @@ import mmap
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Literal
 
 from edgetrain.errors import DataError
-from edgetrain.storage import replace_file
+from edgetrain.storage import Buffer, replace_file
 
-__all__ = ["MAXIMUM_CLASSES", "StoredDataset", "open", "write"]
+__all__ = [
+    "FORMATS",
+    "MAXIMUM_CLASSES",
+    "MAXIMUM_RANK",
+    "Format",
+    "StoredDataset",
+    "open",
+    "write",
+    "write_rows",
+]
 
 MAGIC = b"ETDATA\r\n"  # the line end shows a file that a text-mode transfer has damaged
 VERSION = 1
@@ -156,9 +166,9 @@ def write(
     when the file cannot be written (a file already there is left as it was).
     """
     with _view(features, "features") as rows, _view(labels, "labels") as marks:
-        shape = tuple(int(size) for size in feature_shape)
+        shape, classes = tuple(int(size) for size in feature_shape), int(classes)
         examples = marks.nbytes
-        _check_counts(path, shape, int(classes), examples)
+        _check_counts(path, shape, classes, examples)
         if marks.format != "B":
             raise DataError(f"cannot write {path}: labels must be uint8")
         if rows.nbytes != (expected := examples * math.prod(shape)):
@@ -167,12 +177,37 @@ def write(
                 f"{expected} feature bytes and got {rows.nbytes}"
             )
         body = (rows.cast("B"), marks.cast("B"))
-        if body[1].tobytes().translate(None, bytes(range(classes))):
-            raise DataError(f"cannot write {path}: a label is outside 0..{classes - 1}")
-        checksum = zlib.crc32(body[1], zlib.crc32(body[0]))
         format: Format = "b" if rows.format == "b" else "B"
-        header = Header(format, shape, int(classes), examples, checksum)
-        replace_file(Path(path), (header.encode(), *body))
+        write_rows(path, lambda: (body[0],), body[1], classes, shape, format=format)
+
+
+def write_rows(
+    path: str | os.PathLike[str],
+    rows: Callable[[], Iterable[Buffer]],
+    labels: memoryview[int] | bytes,
+    classes: int,
+    feature_shape: Sequence[int],
+    *,
+    format: Format,
+) -> None:
+    """Write a data file as `write` does, from features that need not be in memory at once.
+
+    `rows` returns the features of every example in turn, the same ones each time: it is called
+    twice. Raises DataError and StorageError as `write` does.
+    """
+    shape = tuple(feature_shape)
+    marks = bytes(labels)
+    _check_counts(path, shape, classes, len(marks))
+    if marks.translate(None, bytes(range(classes))):
+        raise DataError(f"cannot write {path}: a label is outside 0..{classes - 1}")
+    checksum = size = 0
+    for part in rows():
+        checksum = zlib.crc32(part, checksum)
+        size += len(part)
+    header = Header(format, shape, classes, len(marks), zlib.crc32(marks, checksum))
+    if size != len(marks) * header.feature_count:
+        raise DataError(f"cannot write {path}: {len(marks)} labels with {size} feature bytes")
+    replace_file(Path(path), chain((header.encode(),), rows(), (marks,)))
 
 
 def _view(buffer: Any, name: str) -> memoryview[Any]:
