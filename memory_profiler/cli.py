@@ -16,6 +16,7 @@ with fleet_extra("edgetrain-profile"):
 
 from edgetrain.errors import ConfigError
 from edgetrain.memory_profiler.budget import Budget, Interval, format_joules, format_seconds
+from edgetrain.memory_profiler.calibrate_cli import calibrate_command
 from edgetrain.memory_profiler.choose import MODES, Choice, choose, summarise
 from edgetrain.memory_profiler.costs_cli import costs_command
 from edgetrain.memory_profiler.device import Device
@@ -177,6 +178,7 @@ app.command("run", context_settings={"allow_interspersed_args": False})(run_budg
 app.command("costs")(costs_command)
 app.command("meters")(meters_command)
 app.command("inference")(inference_command)
+app.command("calibrate")(calibrate_command)
 app.command("verify")(verify_command)
 app.command("report")(report_command)
 

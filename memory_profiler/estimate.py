@@ -13,6 +13,7 @@ from typing import NamedTuple
 from edgetrain.errors import ConfigError
 from edgetrain.memory_profiler.budget import Interval, format_joules, format_seconds
 from edgetrain.memory_profiler.device import Device
+from edgetrain.memory_profiler.energy.law import Work
 from edgetrain.memory_profiler.memory import probe_base
 from edgetrain.planner import Plan
 from edgetrain.schema import state_schema, trained_schema
@@ -21,7 +22,16 @@ from edgetrain.task import Kind
 from edgetrain.tensorfile import DTYPES
 from edgetrain.update import CODECS, codec_of
 
-__all__ = ["OVER", "RATE_ERRORS", "UNDER", "Estimate", "Part", "estimate", "state_bytes"]
+__all__ = [
+    "OVER",
+    "RATE_ERRORS",
+    "UNDER",
+    "Estimate",
+    "Part",
+    "estimate",
+    "state_bytes",
+    "work_of",
+]
 
 OVER = 0.05
 """Most that a prediction may exceed the measured peak by, as a share of it."""
@@ -118,6 +128,12 @@ def state_bytes(plan: Plan) -> int:
     """Return the bytes of a model's trained state: weights and batch-norm statistics."""
     schema = state_schema(plan.model, plan.mode, plan.latent)
     return sum(DTYPES[dtype][0] * math.prod(shape) for dtype, shape in schema.values())
+
+
+def work_of(plan: Plan, examples: float) -> Work:
+    """Return the operations and bytes of training on some examples, as the plan's ops declare."""
+    steps = examples / plan.micro_batch
+    return Work(steps * plan.arithmetic.operations, steps * plan.arithmetic.bytes_moved)
 
 
 def _memory_parts(

@@ -14,7 +14,7 @@ from edgetrain.errors import ConfigError
 from edgetrain.examples import random_examples
 from edgetrain.memory_profiler.budget import Interval
 from edgetrain.memory_profiler.choose import summarise
-from edgetrain.memory_profiler.energy.fake import SIMULATED
+from edgetrain.memory_profiler.energy.law import SIMULATED
 from edgetrain.memory_profiler.energy.meter import Meter, open_meter
 from edgetrain.memory_profiler.inference import GIVEN, InferenceReport, measure_inference
 from edgetrain.memory_profiler.meters_cli import KINDS

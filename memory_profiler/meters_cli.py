@@ -11,15 +11,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from edgetrain.memory_profiler.energy.fake import SIMULATED
-from edgetrain.memory_profiler.energy.law import Work
+from edgetrain.memory_profiler.energy.law import SIMULATED, Work
 from edgetrain.memory_profiler.energy.meter import METERS, ORDER
 from edgetrain.memory_profiler.energy.reading import Source
 from edgetrain.memory_profiler.energy.site import Site
 from edgetrain.options import Json
 
-__all__ = ["MeterReport", "meters_command", "survey"]
+__all__ = ["MeterReport", "Root", "meters_command", "survey"]
 
+Root = Annotated[Path, typer.Option(help="The folder under which /sys and /usr lie.")]
 KINDS: dict[Source, str] = {
     "counter": "measured, a counter",
     "sampled": "measured, from samples",
@@ -55,9 +55,7 @@ def survey(root: Path = Path("/")) -> list[MeterReport]:
 
 
 def meters_command(
-    root: Annotated[Path, typer.Option(help="The folder under which /sys and /usr lie.")] = Path(
-        "/"
-    ),
+    root: Root = Path("/"),
     json: Json = False,
 ) -> None:
     """Show which meters of energy work here, and what stands in the way of the others.

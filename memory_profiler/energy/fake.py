@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from edgetrain.memory_profiler.energy.law import EnergyLaw, Joules, Usage
+from edgetrain.memory_profiler.energy.law import SIMULATED, EnergyLaw, Joules, Usage
 from edgetrain.memory_profiler.energy.modelled import ModelledMeter
 from edgetrain.memory_profiler.energy.site import Site
 
-__all__ = ["FAKE_LAW", "FAKE_NOISE", "SIMULATED", "FakeMeter"]
-
-SIMULATED = "simulated"
-"""The scope of joules that no machine has used."""
+__all__ = ["FAKE_LAW", "FAKE_NOISE", "FakeMeter"]
 
 FAKE_LAW = EnergyLaw(static_watts=2.0, joules_per_operation=2e-11, joules_per_byte=1e-9)
 FAKE_NOISE = 0.03

@@ -10,7 +10,19 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-__all__ = ["PRIOR", "PRIOR_FACTOR", "EnergyFit", "EnergyLaw", "Joules", "Usage", "Work"]
+__all__ = [
+    "PRIOR",
+    "PRIOR_FACTOR",
+    "SIMULATED",
+    "EnergyFit",
+    "EnergyLaw",
+    "Joules",
+    "Usage",
+    "Work",
+]
+
+SIMULATED = "simulated"
+"""The scope of joules that no machine has used."""
 
 NORMAL_QUANTILE = 1.959963984540054
 """Deviations that bound 95 % of a normal distribution."""
@@ -72,7 +84,6 @@ class EnergyFit:
         runs: how many runs it was fitted to.
         condition: condition number of the fit's equations, columns scaled to one length.
         meter, scope: what the joules were read from.
-        simulated: whether that was no meter of a machine; such a fit proves nothing about one.
     """
 
     law: EnergyLaw
@@ -82,7 +93,11 @@ class EnergyFit:
     condition: float
     meter: str
     scope: str
-    simulated: bool = False
+
+    @property
+    def simulated(self) -> bool:
+        """Whether its joules were those of no machine; such a fit proves nothing about one."""
+        return self.scope == SIMULATED
 
     def predict(self, usage: Usage) -> Joules:
         """Return the energy of some usage, and the bounds of 95 % of what the meter would read.

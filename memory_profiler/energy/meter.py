@@ -19,7 +19,7 @@ from edgetrain.memory_profiler.energy.rapl import RaplMeter
 from edgetrain.memory_profiler.energy.reading import Reading, Source
 from edgetrain.memory_profiler.energy.site import Site
 
-__all__ = ["METERS", "ORDER", "Meter", "Opened", "open_meter"]
+__all__ = ["MEASURING", "METERS", "ORDER", "Meter", "Opened", "open_meter"]
 
 
 class Meter(Protocol):
@@ -56,7 +56,9 @@ METERS: dict[str, Callable[[Site], Meter]] = {
     "fake": FakeMeter,
 }
 """By name, the most trustworthy first."""
-ORDER = tuple(name for name in METERS if name != "fake")
+MEASURING = ("rapl", "hwmon", "pmic", "battery")
+"""Those that measure; the others compute."""
+ORDER = (*MEASURING, "calibrated", "prior")
 """Those that are tried unless others are named: what is simulated must be asked for."""
 
 

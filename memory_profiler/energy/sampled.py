@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from edgetrain.errors import DataError
-from edgetrain.memory_profiler.energy.integral import PowerIntegral
+from edgetrain.memory_profiler.energy.integral import LONGEST_GAP, PowerIntegral
 from edgetrain.memory_profiler.energy.reading import Reading, Source
 from edgetrain.memory_profiler.energy.site import Site
 
@@ -23,9 +23,12 @@ class SampledMeter(ABC):
     name: ClassVar[str]
     source: ClassVar[Source] = "sampled"
 
+    longest_gap: ClassVar[float] = LONGEST_GAP
+    """Seconds between two samples beyond which the time between them was not watched."""
+
     def __init__(self, site: Site) -> None:
         self._site = site
-        self._integral = PowerIntegral(site.clock())
+        self._integral = PowerIntegral(site.clock(), self.longest_gap)
 
     @property
     @abstractmethod
@@ -50,14 +53,16 @@ class SampledMeter(ABC):
         return ""
 
     def start(self) -> None:
-        """Integrate from now on."""
-        self._integral = PowerIntegral(self._site.clock())
-        self._sample()
+        """Integrate from the first sample on."""
+        watts, now = self._sample()
+        self._integral = PowerIntegral(now, self.longest_gap)
+        self._integral.add(now, watts)
 
     def read(self) -> Reading:
         """Take a sample and return the energy since the start; unknown until two are close."""
-        self._sample()
+        watts, now = self._sample()
         integral = self._integral
+        integral.add(now, watts)
         if integral.value <= 0:
             return Reading.unknown(self.scope, self.path, integral.samples)
         return Reading(
@@ -71,10 +76,10 @@ class SampledMeter(ABC):
             integral.period,
         )
 
-    def _sample(self) -> None:
+    def _sample(self) -> tuple[float | None, float]:
+        """Return the power of the moment, or None where it cannot be told, and the moment."""
         try:
             watts = self.watts()
         except DataError:
-            self._integral.add(self._site.clock(), None)
-        else:
-            self._integral.add(self._site.clock(), watts)
+            return None, self._site.clock()
+        return watts, self._site.clock()

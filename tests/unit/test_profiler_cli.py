@@ -133,7 +133,7 @@ def test_a_file_that_is_no_model_is_refused(
     assert str(path) in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["probe", "estimate", "choose", "meters"])
+@pytest.mark.parametrize("command", ["probe", "estimate", "choose", "meters", "calibrate"])
 def test_help_explains_each_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(command, "--help") == 0
     assert "--json" in capsys.readouterr().out
