@@ -90,7 +90,7 @@ def remakable(model: Model) -> frozenset[int]:
         block.index - 1
         for block in blocks[model.lowest_trained + 1 :]
         if isinstance(block.weights, Conv)
-        and block.weights.groups == 1
+        and not block.weights.is_depthwise(block.source)
         and block.index - 1 not in joined
     )
 
@@ -100,7 +100,9 @@ def streamable(model: Model) -> frozenset[int]:
     return frozenset(
         block.index
         for block in model.blocks()
-        if isinstance(block.weights, Conv) and block.weights.groups == 1 and block.shortcut is None
+        if isinstance(block.weights, Conv)
+        and not block.weights.is_depthwise(block.source)
+        and block.shortcut is None
     )
 
 

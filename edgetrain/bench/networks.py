@@ -37,14 +37,18 @@ def tiny(model: Model) -> Model:
     """
     if not convolves(model):
         return models.mlp(8, 2, (8,))
-    return replace(model, layers=tuple(narrowed(op) for op in model.layers))
+    opening, *others = model.layers
+    return replace(model, layers=(narrowed(opening, first=True), *map(narrowed, others)))
 
 
-def narrowed(op: Op) -> Op:
-    """Return a weight layer with few outputs, and any other op as it is."""
+def narrowed(op: Op, *, first: bool = False) -> Op:
+    """Return a weight layer with few outputs, and any other op as it is.
+
+    One of the data has no groups, since the data stay as they are.
+    """
     fields = {key: value for key, value in op.to_fields().items() if key != "op"}
     if "outputs" in fields:
-        depthwise = fields.get("groups", 1) == fields["outputs"] > 1
+        depthwise = not first and fields.get("groups", 1) == fields["outputs"] > 1
         fields["outputs"] = TINY_CHANNELS
         if "groups" in fields:
             fields["groups"] = TINY_CHANNELS if depthwise else 1

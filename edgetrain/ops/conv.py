@@ -6,9 +6,12 @@ kernel, one output and one channel, and its taps share it. A tap beyond the imag
 A convolution of int8 data reads patches: the data that one output pixel sees, gathered in a row
 when a micro-batch is loaded, so that the engine sees a kernel of one tap.
 
-With as many groups as channels and outputs the convolution is depthwise: every output sees one
-channel, its own. Its kernel takes 32 channels side by side, so its latents lie as they are read,
-(rows, columns, channels), and a tap's channels are a row of counters for the random draws.
+Groups are taken in bundles that fill whole words: a bundle is a convolution without groups whose
+weights from group to group are absent. Where one group fills its words, none is absent.
+
+With as many groups as channels of bits and outputs the convolution is depthwise: every output sees
+one channel, its own. Its kernel takes 32 channels side by side, so its latents lie as they are
+read, (rows, columns, channels), and a tap's channels are a row of counters for the random draws.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from typing import ClassVar, Literal, get_args
 from edgetrain.errors import ModelError
 from edgetrain.gradient import LARGEST_CODE, Gradient
 from edgetrain.ops import depthwise, lookup
-from edgetrain.ops.geometry import LINE, ROW, Geometry
+from edgetrain.ops.geometry import LINE, ROW, Geometry, bundled
 from edgetrain.ops.op import LANES, Context, Signal, TensorRule, padded
 from edgetrain.ops.products import Products
 from edgetrain.ops.weights import LARGEST_SUM, MOST_TERMS, Training, WeightOp
@@ -75,7 +78,14 @@ class Conv(WeightOp):
 
     def is_depthwise(self, source: Signal) -> bool:
         """Return whether every output sees one channel, its own."""
-        return self.groups > 1 and self.groups == source.channels == self.outputs
+        alone = 1 < self.groups == source.channels == self.outputs
+        return alone and source.kind == "bits"
+
+    def bundled(self, source: Signal) -> int:
+        """Return how many groups the kernels take at a time: all, where they are of data."""
+        if source.kind == "int8":
+            return self.groups
+        return bundled(source.channels, self.outputs, self.groups)
 
     def out_size(self, size: int, kernel: int) -> int:
         """Return how many outputs fit a number of inputs."""
@@ -110,21 +120,14 @@ class Conv(WeightOp):
                 f"{self.name} has a kernel of {kernel[0]} x {kernel[1]} but a source of "
                 f"{source.height} x {source.width}: choose a smaller kernel or padding='same'"
             )
-        self._check_groups(source)
         self._check_size(source)
         return Signal(height, width, self.outputs, "integers")
 
-    def _check_groups(self, source: Signal) -> None:
-        if self.groups == 1 or (source.kind == "bits" and self.is_depthwise(source)):
-            return
-        if source.kind == "int8":
-            raise ModelError(f"a {self.name} of int8 data cannot have groups: choose groups=1")
-        raise ModelError(
-            f"{self.name} cannot divide {source.channels} channels and {self.outputs} outputs into "
-            f"{self.groups} groups: choose as many as channels and outputs, or one"
-        )
-
     def _check_size(self, source: Signal) -> None:
+        if source.channels % self.groups:
+            raise ModelError(
+                f"{self.name} cannot divide {source.channels} channels into {self.groups} groups"
+            )
         taps = self.kernel_height * self.kernel
         seen, outputs = source.channels // self.groups, self.outputs // self.groups
         width = padded(taps * seen) if source.kind == "int8" else taps * padded(seen)
@@ -141,7 +144,7 @@ class Conv(WeightOp):
                 f"a {self.name} of int8 data cannot be trained as fsb: choose training='bnn' or "
                 f"'int8' for it"
             )
-        if self.is_depthwise(source) and self.weight_mode(mode) == "fsb":
+        if 1 < self.groups == source.channels and self.weight_mode(mode) == "fsb":
             raise ModelError(
                 f"one scale an output trains nothing, because batch norm cancels it: a depthwise "
                 f"{self.name} has one channel an output; choose training='bnn' or 'int8' for it"
@@ -157,8 +160,9 @@ class Conv(WeightOp):
 
     def rows(self, source: Signal) -> tuple[int, int]:
         shape = self.geometry(source)
-        kernels = 1 if self.is_depthwise(source) else self.outputs
-        return kernels * shape.taps, shape.channels
+        if self.is_depthwise(source):
+            return shape.taps, shape.channels
+        return self.outputs * shape.taps, shape.channels // self.groups
 
     def input_bytes(self, source: Signal) -> int:
         shape = self.geometry(source)
@@ -181,16 +185,13 @@ class Conv(WeightOp):
         if source.kind == "int8":
             width = rows * self.kernel * source.channels
             return Geometry(out.height, out.width, width, out.height, out.width, 1, 1, 1)
-        return Geometry(
-            source.height,
-            source.width,
-            source.channels,
-            out.height,
-            out.width,
-            rows,
-            self.kernel,
-            self.stride,
-        )
+        sizes = (source.height, source.width, source.channels, out.height, out.width)
+        return Geometry(*sizes, rows, self.kernel, self.stride)
+
+    def part(self, source: Signal) -> tuple[Geometry, int]:
+        """Return the geometry and the outputs of one bundle of groups."""
+        shape, parts = self.geometry(source), self.groups // self.bundled(source)
+        return shape._replace(channels=shape.channels // parts), self.outputs // parts
 
     def tensors(self, context: Context) -> tuple[TensorRule, ...]:
         threads, rows = context.threads, context.examples * context.block_pixels
@@ -247,8 +248,9 @@ class Conv(WeightOp):
         rows = self._run_examples(context) * context.block_pixels
         if self.is_depthwise(context.source):
             return depthwise.forward_tile(shape, rows, pooled=pooled)
-        width = padded(shape.channels)
-        binary = signs and self.has_signs(context.mode)
+        width = padded(self.part(context.source)[0].channels)
+        # A sign cannot stand for a weight that is absent.
+        binary = signs and self.has_signs(context.mode) and self.bundled(context.source) == 1
         panel = shape.taps * width * (LANES // 8 if binary else LANES) * self.planes(context)
         image = shape.reached * width // (8 if binary else 1) if signs else 0
         unpooled = shape.pixels * ROW if pooled else 0
@@ -263,14 +265,14 @@ class Conv(WeightOp):
 
     def _backward_tile(self, context: Context) -> int:
         """Return the largest of the layouts that use it in turn."""
-        shape = self.geometry(context.source)
+        shape, outputs = self.part(context.source)
         if self.is_depthwise(context.source):
             return depthwise.backward_tile(shape)
         layouts = [self._product_parts(context)]
         if self._can_look_up_weights(context):
             layouts.append(lookup.weight_parts(shape, context.examples))
         if self._can_look_up_input(context):
-            layouts.append(lookup.input_parts(shape, self.outputs))
+            layouts.append(lookup.input_parts(shape, outputs))
         return max(sum(padded(part, LINE) for part in parts) for parts in layouts)
 
     def _product_parts(self, context: Context) -> tuple[int, ...]:
@@ -279,7 +281,8 @@ class Conv(WeightOp):
         The first three train the weights; the last two, the image and the panel of weights, give
         the gradient of the input.
         """
-        shape, depth = self.geometry(context.source), padded(self.outputs)
+        shape, outputs = self.part(context.source)
+        depth = padded(outputs)
         chunk = max(1, min(context.examples, CHUNK_PIXELS // shape.pixels))
         columns = chunk * padded(shape.pixels, 4)
         training = (columns * depth, columns * LANES, shape.taps * depth * ROW)
@@ -298,16 +301,16 @@ class Conv(WeightOp):
     def _can_look_up_input(self, context: Context) -> bool:
         if self.gradient_span(context.source, context.mode, context.gradient) > 0:
             return False
-        signs = context.source.kind == "bits" and self.has_signs(context.mode)
-        if self.is_depthwise(context.source):
+        if context.source.kind != "bits" or self.bundled(context.source) > 1:
             return False
+        signs = self.has_signs(context.mode)
         return signs and not context.first and self.stride == 1 and self.kernel > 1
 
     def _sign_index(self, context: Context) -> tuple[TensorRule, ...]:
         """The signs of the weights as indices, regrouped once a step."""
         if not self._can_look_up_input(context):
             return ()
-        size = lookup.sign_index(self.geometry(context.source), self.outputs)
+        size = self.groups * lookup.sign_index(*self.part(context.source))
         return (TensorRule("sign_index", size, "products"),)
 
     def _example_gradient(self, context: Context) -> tuple[TensorRule, ...]:

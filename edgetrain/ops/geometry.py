@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from edgetrain.ops.op import LANES
 
-__all__ = ["LINE", "ROW", "Geometry"]
+__all__ = ["LINE", "ROW", "Geometry", "bundled"]
 
 ROW = 4 * LANES
 """Bytes of the sums of a tile's channels."""
@@ -41,3 +41,15 @@ class Geometry(NamedTuple):
         """The pixels that some tap reaches, those beyond the image among them."""
         height = (self.out_height - 1) * self.stride + self.kernel_height
         return height * ((self.out_width - 1) * self.stride + self.kernel_width)
+
+
+def bundled(channels: int, outputs: int, groups: int) -> int:
+    """Return how many groups kernels take at a time, as one convolution without groups.
+
+    As few as fill whole words with their channels and their outputs; all of them where none do.
+    """
+    for count in (1, 2, 4, 8, 16, LANES):
+        parts = groups // count
+        if groups % count == 0 and channels // parts % LANES == outputs // parts % LANES == 0:
+            return count
+    return groups

@@ -85,6 +85,16 @@ def separable_model() -> Model:
     return Model((9, 7, 2), (*first, *second, *third, *end))
 
 
+def grouped_model() -> Model:
+    """Return a model of groups: of whole words, of parts of one, and of parts of two."""
+    first = (Conv2d(64, 3, training="int8", groups=2), BatchNorm(), Sign())
+    second = (Conv2d(96, 3, groups=2), MaxPool(), BatchNorm(), Sign())
+    third = (Conv2d(64, 2, groups=2), BatchNorm(), Sign())
+    fourth = (Conv2d(32, 3, groups=16), BatchNorm(), Sign(), Flatten())
+    end = (Linear(5), BatchNorm(), SoftmaxCrossEntropy())
+    return Model((7, 6, 4), (*first, *second, *third, *fourth, *end))
+
+
 PLANS: dict[str, Plan] = {
     "mlp_bnn": plan(mlp(70, 5, (64, 33)), 9, "bnn"),
     "mlp_fsb": plan(mlp(70, 5, (64, 33)), 9, "fsb"),
@@ -98,6 +108,9 @@ PLANS: dict[str, Plan] = {
     "image_twice": recomputing(plan(image_model("int8"), 6, "fsb"), (0,), (0, 1)),
     "signal_bnn": plan(signal_model(), 5, "bnn"),
     "separable_bnn": plan(separable_model(), 5, "bnn"),
+    "grouped_bnn": plan(grouped_model(), 4, "bnn"),
+    "grouped_fsb": plan(grouped_model(), 4, "fsb"),
+    "grouped_int4": plan(grouped_model(), 4, latent="int4"),
     "signal_channel": plan(signal_model(), 5, "bnn", gradient="luq4_channel", draws=2),
     "image_channel": plan(image_model("int8"), 6, "fsb", gradient="luq4_channel"),
 }

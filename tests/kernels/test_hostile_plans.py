@@ -67,6 +67,16 @@ SEPARABLE = Model(
         *classifier((), 5, "int8"),
     ),
 )
+GROUPED = Model(
+    (6, 5, 4),
+    (
+        *stage(Conv2d(64, 3, training="int8", groups=2)),
+        *stage(Conv2d(128, 3, groups=2), pool=True),
+        *stage(Conv2d(96, 2, groups=32, training="bnn")),
+        *stage(Conv2d(64, 3, groups=2)),
+        *classifier((), 5, "int8"),
+    ),
+)
 FROZEN_DEPTHWISE = tuple(
     replace(op, training="frozen") if isinstance(op, Conv2d) and op.groups > 1 else op
     for op in SEPARABLE.layers
@@ -89,6 +99,9 @@ PLANS: dict[str, Plan] = {
     "images_frozen": plan(freeze(IMAGES, 1), 5, "bnn"),
     "separable": plan(SEPARABLE, 4, "bnn", threads=2),
     "separable_frozen": plan(Model(SEPARABLE.input_shape, FROZEN_DEPTHWISE), 4, "bnn"),
+    "grouped_bnn": plan(GROUPED, 3, "bnn", threads=2),
+    "grouped_fsb": plan(GROUPED, 3, "fsb"),
+    "grouped_bop": plan(GROUPED, 3, latent="bop", threads=2, recompute="always"),
     "har_cnn": plan(har_cnn(window=16), 3, "fsb"),
     "channel_bnn": plan(JOINED, 4, "bnn", gradient="luq4_channel", draws=2),
     "channel_fsb": plan(mlp(70, 5, (64, 33)), 9, "fsb", gradient="luq4_channel"),

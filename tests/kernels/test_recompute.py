@@ -47,6 +47,7 @@ MODELS = {
     ),
     "strided": images(*stage(Conv2d(96, 3, stride=2)), *stage(Conv2d(32, 5))),
     "averaged": images(Conv2d(64, 3), AvgPool(), BatchNorm(), Sign(), *stage(Conv2d(32, 3))),
+    "grouped": images(*stage(Conv2d(128, 3, groups=2)), *stage(Conv2d(32, 3, groups=16))),
     "signals": signals("auto"),
     "signals_int8": signals("int8"),
 }

@@ -263,6 +263,12 @@ class TestMeasuring:
         small = tiny(Model((8, 8, 3), (*layers, *end)))
         assert [op.to_fields().get("groups") for op in small.layers[:4]] == [1, None, None, 32]
 
+    def test_a_tiny_network_of_groups_fits_its_data(self) -> None:
+        layers = (Conv2d(6, groups=6), BatchNorm(), Sign(), Flatten(), Linear(3))
+        small = tiny(Model((1, 1, 6), (*layers, BatchNorm(), SoftmaxCrossEntropy())))
+        assert small.input_shape == (1, 1, 6)
+        assert [op.to_fields().get("groups") for op in small.layers[:2]] == [1, None]
+
     def test_records_name_machine_and_date(self, tmp_path: Path) -> None:
         path = tmp_path / "results" / "x.json"
         write_record(path, "edgetrain bench step", {"answer": 42})

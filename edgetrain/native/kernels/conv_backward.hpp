@@ -170,8 +170,7 @@ struct ConvBackward {
         }
       }
       if (input.signs != nullptr) {
-        pack_signs(input.signs + first / lanes, padded(shape.channels) / lanes, seen, present,
-                   panel);
+        pack_signs(input.signs + first / lanes, tiles_of(shape.all_channels), seen, present, panel);
       } else {
         pack_bytes(input.bytes + first, padded(shape.channels), seen, present, panel);
       }

@@ -21,18 +21,20 @@ struct ConvCodes {
     const Pool& pool = gradient.pool;
     const std::size_t depth = padded(shape.outputs);
     const std::size_t pixels = pool.present() ? pool.pixels() : shape.pixels();
-    const std::uint8_t* codes = gradient.codes + example * pixels * depth / 2;
+    const std::size_t pixel_codes = padded(shape.all_outputs) / 2;
+    const std::uint8_t* codes = gradient.codes + example * pixels * pixel_codes;
     if (pool.present() || stride > depth) {
       std::memset(rows, code_zero, shape.pixels() * stride);
     }
-    for (std::size_t pixel = 0; pixel < pixels; ++pixel) {
-      for (std::size_t word = 0; word < depth / lanes; ++word, codes += lanes / 2) {
+    for (std::size_t pixel = 0; pixel < pixels; ++pixel, codes += pixel_codes) {
+      for (std::size_t word = 0; word < depth / lanes; ++word) {
+        const std::uint8_t* word_codes = codes + word * lanes / 2;
         if (!pool.present()) {
-          Isa::decode(codes, rows + pixel * stride + word * lanes);
+          Isa::decode(word_codes, rows + pixel * stride + word * lanes);
           continue;
         }
         std::uint8_t bytes[lanes];
-        Isa::decode(codes, bytes);
+        Isa::decode(word_codes, bytes);
         const std::size_t top = pixel / pool.width * pool.window_height;
         const std::size_t left = pixel % pool.width * pool.window_width;
         unpool(shape, pool, (example * pixels + pixel) * pool.words + word, bytes, stride,
@@ -50,7 +52,7 @@ struct ConvCodes {
   static void decode_pixel(const ConvShape& shape, const ConvGradient& gradient,
                            std::size_t example, Pixel at, std::size_t word, std::uint8_t* bytes) {
     const Pool& pool = gradient.pool;
-    const std::size_t depth = padded(shape.outputs);
+    const std::size_t depth = padded(shape.all_outputs);
     if (!pool.present()) {
       const std::size_t row = (example * shape.out_height + at.row) * shape.out_width + at.column;
       Isa::decode(gradient.codes + (row * depth + word * lanes) / 2, bytes);

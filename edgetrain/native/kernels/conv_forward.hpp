@@ -21,7 +21,7 @@ struct ConvForward {
   static void run(const ConvWeights& weights, const Input& input, Range examples, std::size_t first,
                   const ConvForwardScratch& scratch, const Pool& pool, std::int32_t* tile) {
     const ConvShape& shape = weights.shape;
-    const bool binary = input.signs != nullptr && weights.mode == WeightMode::bnn;
+    const bool binary = input.signs != nullptr && weights.all_signs();
     if (examples.begin == 0) {
       prepare(weights, input, first, scratch);
     }
@@ -52,7 +52,7 @@ struct ConvForward {
       pack_bytes(weights, first, false, scratch);
       return;
     }
-    const bool binary = weights.mode == WeightMode::bnn;
+    const bool binary = weights.all_signs();
     if (binary) {
       pack_bits(weights, first, scratch);
     } else {
@@ -105,10 +105,16 @@ struct ConvForward {
     const auto* panel = reinterpret_cast<const std::uint32_t*>(scratch.panel);
     auto* image = reinterpret_cast<std::uint32_t*>(scratch.image);
     const std::size_t width = shape.image_width();
+    const std::size_t pixel = tiles_of(shape.all_channels);
     for_each_inside_row(shape, [&](std::size_t row, std::size_t y, std::size_t columns) {
-      std::memcpy(image + (row * width + shape.pad_left) * words,
-                  input.signs + (example * shape.height + y) * shape.width * words,
-                  columns * words * sizeof(std::uint32_t));
+      std::uint32_t* to = image + (row * width + shape.pad_left) * words;
+      const std::uint32_t* from = input.signs + (example * shape.height + y) * shape.width * pixel;
+      // Where all channels are seen, pixels lie side by side.
+      const std::size_t runs = pixel == words ? 1 : columns;
+      for (std::size_t run = 0; run < runs; ++run) {
+        std::memcpy(to + run * words, from + run * pixel,
+                    columns / runs * words * sizeof(std::uint32_t));
+      }
     });
     const auto inputs = static_cast<std::int32_t>(shape.kernel_width * shape.channels);
     for (std::size_t row = 0; row < shape.out_height; ++row) {
@@ -130,7 +136,8 @@ struct ConvForward {
     if (input.signs == nullptr) {
       image = input.bytes + example * shape.height * shape.width * depth;
     } else {
-      expand_image(shape, input.signs + example * shape.height * shape.width * (depth / lanes),
+      const std::size_t pixel = tiles_of(shape.all_channels);
+      expand_image(shape, input.signs + example * shape.height * shape.width * pixel,
                    scratch.image);
     }
     constexpr std::int32_t zeros[lanes] = {};
@@ -154,12 +161,14 @@ struct ConvForward {
   static void expand_image(const ConvShape& shape, const std::uint32_t* signs,
                            std::uint8_t* image) {
     const std::size_t words = shape.channels / lanes;
+    const std::size_t pixel = tiles_of(shape.all_channels);
     for_each_inside_row(shape, [&](std::size_t row, std::size_t y, std::size_t columns) {
       std::uint8_t* bytes = image + (row * shape.image_width() + shape.pad_left) * shape.channels;
-      const std::uint32_t* from = signs + y * shape.width * words;
+      const std::uint32_t* from = signs + y * shape.width * pixel;
       for (std::size_t word = 0; word < columns * words; ++word) {
+        const std::uint32_t bits = from[word / words * pixel + word % words];
         for (std::uint32_t lane = 0; lane < lanes; ++lane) {
-          bytes[word * lanes + lane] = static_cast<std::uint8_t>((from[word] >> lane) & 1U);
+          bytes[word * lanes + lane] = static_cast<std::uint8_t>((bits >> lane) & 1U);
         }
       }
     });

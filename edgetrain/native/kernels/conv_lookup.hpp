@@ -168,10 +168,11 @@ struct ConvLookup {
   // index[row modulo the kernel's height][width][tiles][indices][32]: the signs of one row.
   static void index_row(const ConvShape& shape, const Input& input, const Batch& batch,
                         std::size_t row, std::uint16_t* index) {
-    const std::size_t words = padded(shape.channels) / lanes;
-    const std::size_t stride = shape.height * shape.width * words;
+    const std::size_t words = tiles_of(shape.channels);
+    const std::size_t pixel = tiles_of(shape.all_channels);
+    const std::size_t stride = shape.height * shape.width * pixel;
     const std::size_t indices = indices_of(batch.groups);
-    const std::uint32_t* signs = input.signs + row * shape.width * words;
+    const std::uint32_t* signs = input.signs + row * shape.width * pixel;
     std::uint16_t* out = index + row % shape.kernel_height * shape.width * words * indices * lanes;
     for (std::size_t number = 0; number < indices; ++number) {
       constexpr std::size_t most = groups_of_index * group_codes;
@@ -181,7 +182,7 @@ struct ConvLookup {
         places[i] = group < batch.groups ? batch.example(group, i % group_codes) : no_place;
       }
       for (std::size_t word = 0; word < shape.width * words; ++word) {
-        Lookup::gather_bits(signs + word, stride, places, most,
+        Lookup::gather_bits(signs + word / words * pixel + word % words, stride, places, most,
                             out + (word * indices + number) * lanes);
       }
     }

@@ -16,14 +16,14 @@ struct ConvPanels {
   static std::uint32_t fixed_signs(const ConvWeights& weights, std::size_t output, std::size_t tap,
                                    std::size_t first) {
     const std::size_t words = padded(weights.shape.channels) / lanes;
-    const std::size_t row = output * weights.shape.taps() + tap;
-    return random_bits(weights.signs, static_cast<std::uint32_t>(row * words + first / lanes));
+    return random_bits(weights.signs, static_cast<std::uint32_t>(weights.row(output, tap) * words +
+                                                                 first / lanes));
   }
 
   // The signs of one output and tap for the 32 channels from `first`, all of which exist.
   static std::uint32_t signs(const ConvWeights& weights, std::size_t output, std::size_t tap,
                              std::size_t first) {
-    const std::size_t row = output * weights.shape.taps() + tap;
+    const std::size_t row = weights.row(output, tap);
     return weights.latent == nullptr
                ? sign_word(weights.held, row, first)
                : Isa::sign_word(weights.latent + row * weights.shape.channels + first);
@@ -35,9 +35,13 @@ struct ConvPanels {
                                        std::int8_t* values) {
     const ConvShape& shape = weights.shape;
     const std::size_t valid = std::min(lanes, shape.channels - first);
+    if (weights.groups > 1) {
+      return expand_grouped(weights, output, tap, first, plane, values);
+    }
     std::memset(values, 0, lanes);
     if (weights.mode == WeightMode::fsb) {
-      const std::uint8_t* scale = weights.scale + output * shape.channels + first;
+      const std::uint8_t* scale =
+          weights.scale + (weights.first_output + output) * shape.channels + first;
       const std::uint32_t signs = fixed_signs(weights, output, tap, first);
       for (std::size_t lane = 0; lane < valid; ++lane) {
         const int sign = static_cast<int>((signs >> lane) & 1U) * 2 - 1;
@@ -48,12 +52,11 @@ struct ConvPanels {
     }
     if (weights.latent == nullptr) {
       std::int8_t signs[lanes];
-      Panel<Isa>::unpack(sign_word(weights.held, output * shape.taps() + tap, first), signs);
+      Panel<Isa>::unpack(sign_word(weights.held, weights.row(output, tap), first), signs);
       std::memcpy(values, signs, valid);
       return;
     }
-    const std::int8_t* latent =
-        weights.latent + (output * shape.taps() + tap) * shape.channels + first;
+    const std::int8_t* latent = weights.latent + weights.row(output, tap) * shape.channels + first;
     if (weights.mode == WeightMode::int8) {
       std::memcpy(values, latent, valid);
       return;
@@ -100,12 +103,13 @@ struct ConvPanels {
     const ConvShape& shape = weights.shape;
     const std::size_t stride = shape.taps() * shape.channels;
     const bool binary = weights.mode == WeightMode::bnn && weights.latent != nullptr;
-    const bool direct = binary && first + lanes <= shape.channels && shifts == nullptr;
+    const bool direct =
+        binary && first + lanes <= shape.channels && shifts == nullptr && weights.groups == 1;
     for (std::size_t tap = shape.taps(); tap-- > 0;) {
       for (std::size_t output = 0; output < padded(shape.outputs); output += 4) {
         if (direct && output + 4 <= shape.outputs) {
           const std::int8_t* latents =
-              weights.latent + (output * shape.taps() + tap) * shape.channels + first;
+              weights.latent + weights.row(output, tap) * shape.channels + first;
           Isa::template interleave<ByteForm::signs>(latents, stride, panel);
         } else {
           std::int8_t values[4][lanes] = {};

@@ -171,7 +171,7 @@ struct LinearKernels {
         sum += signed_gradient[(j - begin) * group + i];
       }
       const auto index = static_cast<std::uint32_t>(output * padded(weights.scales) + j);
-      Panel<Isa>::update_scale(weights.scale[output * weights.scales + j], sum, index, step);
+      update_scale(weights.scale[output * weights.scales + j], sum, index, step);
     }
   }
 };

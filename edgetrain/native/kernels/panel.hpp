@@ -58,15 +58,6 @@ struct Panel {
     Isa::dot({ones, 0, 0}, 1, panel, quads, zeros, multiplier, accumulate, sums, lanes);
   }
 
-  // scale -= the sign of its gradient * step, the fraction of the step rounded at random.
-  static void update_scale(std::uint8_t& scale, std::int64_t gradient, std::uint32_t index,
-                           const UpdateStep& step) {
-    const auto size =
-        static_cast<std::int32_t>((step.scale_step + random_byte(step.key, index)) >> 8);
-    const std::int32_t moved = scale - ((gradient > 0) - (gradient < 0)) * size;
-    scale = static_cast<std::uint8_t>(std::clamp(moved, 0, 255));
-  }
-
   // out[32] = the codes whose bit is set, zero elsewhere.
   static void select_codes(std::uint32_t word, const std::uint8_t* codes, std::uint8_t* out) {
     for (std::uint32_t lane = 0; lane < lanes; ++lane) {

@@ -37,16 +37,15 @@ void Engine::initialise() {
   for (const Block& block : program_.blocks) {
     const Key key = derive(seed_, 0, block.layer(), Purpose::initial_weights);
     if (block.convolutional) {
-      const ConvWeights weights = weights_of(block.conv);
-      const ConvShape& shape = weights.shape;
-      // A row of weights is what one output sees at one tap, or at one tap all see of their own.
-      const std::size_t rows = (block.conv.depthwise() ? 1 : shape.outputs) * shape.taps();
+      const ConvWeights weights = weights_of(block.conv, 0);
+      const std::size_t rows = block.conv.weight_rows();
+      const std::size_t columns = block.conv.weight_columns();
       if (weights.held.holding != Holding::int8) {
         edgetrain::initialise(weights.held, rows, key, weights.signs);
       } else if (weights.mode == WeightMode::fsb) {
-        std::fill_n(weights.scale, shape.outputs * shape.channels, initial_scale);
+        std::fill_n(weights.scale, block.conv.shape.outputs * columns, initial_scale);
       } else {
-        initialise_weights(weights.latent, rows, shape.channels, key);
+        initialise_weights(weights.latent, rows, columns, key);
       }
     } else {
       const Weights weights = weights_of(block.linear);
@@ -126,7 +125,7 @@ void Engine::load(const Examples& examples) {
     labels[row] = examples.labels[examples.indices[row]];
   }
   if (program_.blocks.front().convolutional) {
-    load_patches(examples, program_.blocks.front().conv.source);
+    load_patches(examples, program_.blocks.front().conv);
     return;
   }
   const std::size_t features = program_.input_features;

@@ -27,9 +27,11 @@ void copy_flipped(const std::uint8_t* from, std::size_t count, std::uint8_t flip
 }  // namespace
 
 // What the first convolution's kernel sees at each place, so that it becomes a product of rows.
-void Engine::load_patches(const Examples& examples, const ConvShape& shape) {
+void Engine::load_patches(const Examples& examples, const ConvRecord& conv) {
+  const ConvShape& shape = conv.source;
   const std::size_t row_bytes = shape.width * shape.channels;
-  const std::size_t run = shape.kernel_width * shape.channels;
+  const std::size_t seen = shape.channels / conv.groups;
+  const std::size_t run = shape.kernel_width * seen;
   const std::size_t stride = padded(shape.taps() * shape.channels);
   auto* input = arena_.at<std::uint8_t>(program_.input);
   pool_.run(examples.count, [&](std::size_t row, std::size_t) {
@@ -42,16 +44,24 @@ void Engine::load_patches(const Examples& examples, const ConvShape& shape) {
       // The columns of the kernel that lie on the image.
       const std::size_t begin = shape.pad_left > left ? shape.pad_left - left : 0;
       const std::size_t end = std::min(shape.kernel_width, shape.width + shape.pad_left - left);
-      for (std::size_t tap_row = 0; tap_row < shape.kernel_height; ++tap_row) {
-        std::uint8_t* out = patch + tap_row * run;
-        const std::size_t y = top + tap_row - shape.pad_top;
+      // A group's taps lie together.
+      for (std::size_t part = 0; part < conv.groups * shape.kernel_height; ++part) {
+        std::uint8_t* out = patch + part * run;
+        const std::size_t y = top + part % shape.kernel_height - shape.pad_top;
         const bool inside = y < shape.height && begin < end;
         if (!inside || end - begin < shape.kernel_width) {
           std::memset(out, data_zero, run);
         }
         if (inside) {
-          copy_flipped(source + y * row_bytes + (left + begin - shape.pad_left) * shape.channels,
-                       (end - begin) * shape.channels, examples.flip, out + begin * shape.channels);
+          const std::uint8_t* from = source + y * row_bytes +
+                                     (left + begin - shape.pad_left) * shape.channels +
+                                     part / shape.kernel_height * seen;
+          // Where all channels are seen, pixels lie side by side.
+          const std::size_t copies = conv.groups == 1 ? 1 : end - begin;
+          for (std::size_t copy = 0; copy < copies; ++copy) {
+            copy_flipped(from + copy * shape.channels, (end - begin) / copies * seen, examples.flip,
+                         out + (begin + copy) * seen);
+          }
         }
       }
     }
@@ -60,9 +70,7 @@ void Engine::load_patches(const Examples& examples, const ConvShape& shape) {
 
 void Engine::forward_conv(const Block& block, std::size_t count, const double* momentum) {
   const ConvRecord& conv = block.conv;
-  const ConvWeights weights = weights_of(conv);
   const ConvForwardLayout layout = forward_layout(block);
-  const Input input = input_of(conv);
   pool_.run(tiles_of(conv.shape.outputs), [&](std::size_t tile_index, std::size_t thread) {
     auto* base = arena_.at<std::uint8_t>(conv.forward_tile + thread * conv.forward_tile_bytes);
     const ConvForwardScratch scratch = {reinterpret_cast<std::int8_t*>(base),
@@ -71,9 +79,12 @@ void Engine::forward_conv(const Block& block, std::size_t count, const double* m
                                         base + layout.image,
                                         reinterpret_cast<std::int32_t*>(base + layout.unpooled)};
     auto* tile = reinterpret_cast<std::int32_t*>(base + layout.tile);
+    const BundleTile at = in_bundle(tile_index, conv.bundle.outputs);
+    const ConvWeights weights = weights_of(conv, at.bundle);
+    const Input input = input_of(conv, at.bundle);
     const Pool pool = pool_of(block, tile_index);
     const auto make = [&](Range run) {
-      kernels_.conv_forward(weights, input, run, tile_index * lanes, scratch, pool, tile);
+      kernels_.conv_forward(weights, input, run, at.first, scratch, pool, tile);
     };
     if (conv.run_examples < count) {
       stream_tile(block, count, tile_index * lanes, tile, momentum, make);
@@ -143,39 +154,55 @@ bool Engine::looks_up_input(const ConvRecord& conv) const {
 
 void Engine::multiply(const ConvRecord& conv, const ConvGradient& gradient, std::size_t count,
                       bool passes, const UpdateStep* update) {
-  const ConvWeights weights = weights_of(conv);
-  const Input input = input_of(conv);
-  pool_.run(tiles_of(conv.shape.channels), [&](std::size_t tile, std::size_t thread) {
-    kernels_.conv_backward(weights, input, gradient, {0, count}, tile * lanes,
-                           product_scratch(conv, thread, passes),
-                           passes ? gradient_below(conv, tile) : nullptr, update);
+  // Groups that share a bundle share words of weights: one thread takes its tiles in turn.
+  const std::size_t turns = conv.bundled > 1 ? tiles_of(conv.bundle.channels) : 1;
+  pool_.run(tiles_of(conv.shape.channels) / turns, [&](std::size_t task, std::size_t thread) {
+    const ConvBackwardScratch scratch = product_scratch(conv, thread, passes);
+    for (std::size_t tile = task * turns; tile < (task + 1) * turns; ++tile) {
+      const BundleTile at = in_bundle(tile, conv.bundle.channels);
+      kernels_.conv_backward(weights_of(conv, at.bundle), input_of(conv, at.bundle),
+                             gradient.from_output(conv.first_output(at.bundle)), {0, count},
+                             at.first, scratch, passes ? gradient_below(conv, tile) : nullptr,
+                             update);
+    }
   });
 }
 
 void Engine::index_signs(const ConvRecord& conv) {
-  const ConvWeights weights = weights_of(conv);
   auto* index = arena_.at<std::uint16_t>(conv.sign_index);
   pool_.run(tiles_of(conv.shape.channels), [&](std::size_t tile, std::size_t) {
-    kernels_.lookup_index(weights, tile * lanes, index + tile * sign_index_tile(conv.shape));
+    const BundleTile at = in_bundle(tile, conv.bundle.channels);
+    kernels_.lookup_index(weights_of(conv, at.bundle), at.first,
+                          index + tile * sign_index_tile(conv.bundle));
   });
 }
 
 void Engine::look_up_input(const ConvRecord& conv, const ConvGradient& gradient,
                            std::size_t count) {
-  const ConvWeights weights = weights_of(conv);
   const std::size_t rows = conv.shape.height * conv.shape.width * lanes;
   index_signs(conv);
   pool_.run(count, [&](std::size_t example, std::size_t thread) {
-    kernels_.lookup_input(weights, gradient, example, arena_.at<std::uint16_t>(conv.sign_index),
-                          lookup_scratch(conv, thread), gradient_below(conv, 0) + example * rows,
-                          program_.examples * rows);
+    look_up_example(conv, gradient, example, thread, gradient_below(conv, 0) + example * rows,
+                    program_.examples * rows);
   });
+}
+
+// All tiles of one example's gradient, so far apart.
+void Engine::look_up_example(const ConvRecord& conv, const ConvGradient& gradient,
+                             std::size_t example, std::size_t thread, std::int32_t* out,
+                             std::size_t tile_stride) {
+  const std::size_t tiles = tiles_of(conv.bundle.channels);
+  const auto* index = arena_.at<std::uint16_t>(conv.sign_index);
+  for (std::size_t bundle = 0; bundle < conv.bundles(); ++bundle) {
+    kernels_.lookup_input(weights_of(conv, bundle), gradient.from_output(conv.first_output(bundle)),
+                          example, index + bundle * tiles * sign_index_tile(conv.bundle),
+                          lookup_scratch(conv, thread), out + bundle * tiles * tile_stride,
+                          tile_stride);
+  }
 }
 
 void Engine::look_up_weights(const ConvRecord& conv, const ConvGradient& gradient,
                              std::size_t count, const UpdateStep& update) {
-  const ConvWeights weights = weights_of(conv);
-  const Input input = input_of(conv);
   const LookupWeightLayout layout = lookup_weight_layout(conv, program_.examples);
   pool_.run(tiles_of(conv.shape.outputs), [&](std::size_t tile, std::size_t thread) {
     auto* base = backward_scratch(conv, thread);
@@ -183,7 +210,10 @@ void Engine::look_up_weights(const ConvRecord& conv, const ConvGradient& gradien
                                          reinterpret_cast<std::int16_t*>(base + layout.tables),
                                          reinterpret_cast<std::uint16_t*>(base + layout.index),
                                          reinterpret_cast<std::int32_t*>(base + layout.gradient)};
-    kernels_.lookup_weights(weights, input, gradient, count, tile * lanes, scratch, update);
+    const BundleTile at = in_bundle(tile, conv.bundle.outputs);
+    kernels_.lookup_weights(weights_of(conv, at.bundle), input_of(conv, at.bundle),
+                            gradient.from_output(conv.first_output(at.bundle)), count, at.first,
+                            scratch, update);
   });
 }
 
@@ -243,25 +273,28 @@ void Engine::sum_pixels(const Block& block, std::size_t count) {
   });
 }
 
-ConvWeights Engine::weights_of(const ConvRecord& record) const {
+ConvWeights Engine::weights_of(const ConvRecord& record, std::size_t bundle) const {
   const bool scaled = record.mode == WeightMode::fsb;
   const bool bytes = !scaled && record.holding == Holding::int8;
   return {
       record.mode,
-      record.shape,
+      record.bundle,
       bytes ? arena_.at<std::int8_t>(record.weights) : nullptr,
       scaled ? arena_.at<std::uint8_t>(record.weights) : nullptr,
       derive(seed_, 0, record.layer, Purpose::fixed_signs),
-      {record.holding, record.shape.channels,
+      {record.holding, record.weight_columns(),
        record.shape.taps() * record.shape.channels / record.groups, arena_.at<void>(record.weights),
-       arena_.optional<void>(record.moment1), arena_.optional<void>(record.moment2)}};
+       arena_.optional<void>(record.moment1), arena_.optional<void>(record.moment2)},
+      record.first_output(bundle),
+      record.bundled};
 }
 
-Input Engine::input_of(const ConvRecord& record) const {
+Input Engine::input_of(const ConvRecord& record, std::size_t bundle) const {
   if (!record.signs_in) {
     return {nullptr, arena_.at<std::uint8_t>(record.input)};
   }
-  return {arena_.at<std::uint32_t>(record.input), nullptr};
+  return {arena_.at<std::uint32_t>(record.input) + bundle * tiles_of(record.bundle.channels),
+          nullptr};
 }
 
 // The pool of the outputs from a word on.

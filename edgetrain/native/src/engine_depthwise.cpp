@@ -5,9 +5,9 @@ namespace edgetrain {
 
 void Engine::forward_depthwise(const Block& block, std::size_t count, const double* momentum) {
   const ConvRecord& conv = block.conv;
-  const ConvWeights weights = weights_of(conv);
+  const ConvWeights weights = weights_of(conv, 0);
   const DepthwiseForwardLayout layout = depthwise_forward_layout(block, program_.examples);
-  const Input input = input_of(conv);
+  const Input input = input_of(conv, 0);
   pool_.run(tiles_of(conv.shape.outputs), [&](std::size_t tile_index, std::size_t thread) {
     auto* base = arena_.at<std::int8_t>(conv.forward_tile + thread * conv.forward_tile_bytes);
     const DepthwiseForwardScratch scratch = {
@@ -23,9 +23,9 @@ void Engine::backward_depthwise(const Block& block, std::size_t count,
                                 const StepSettings& settings) {
   const ConvRecord& conv = block.conv;
   const ConvShape& shape = conv.shape;
-  const ConvWeights weights = weights_of(conv);
+  const ConvWeights weights = weights_of(conv, 0);
   const DepthwiseBackwardLayout layout = depthwise_backward_layout(shape);
-  const Input input = input_of(conv);
+  const Input input = input_of(conv, 0);
   const ConvGradient gradient = conv_gradient(block);
   const UpdateStep update = update_step(conv.layer, settings);
   pool_.run(tiles_of(shape.channels), [&](std::size_t tile, std::size_t thread) {

@@ -9,8 +9,6 @@ namespace edgetrain {
 template <class Visit>
 void Engine::make_examples(const Block& block, std::size_t count, const Visit& visit) {
   const ConvRecord& conv = block.conv;
-  const ConvWeights weights = weights_of(conv);
-  const Input input = input_of(conv);
   const ConvGradient gradient = conv_gradient(block);
   const std::size_t rows = conv.shape.height * conv.shape.width * lanes;
   const std::size_t tiles = tiles_of(conv.shape.channels);
@@ -19,8 +17,7 @@ void Engine::make_examples(const Block& block, std::size_t count, const Visit& v
   };
   if (looks_up_input(conv)) {
     pool_.run(count, [&](std::size_t example, std::size_t thread) {
-      kernels_.lookup_input(weights, gradient, example, arena_.at<std::uint16_t>(conv.sign_index),
-                            lookup_scratch(conv, thread), made(thread), rows);
+      look_up_example(conv, gradient, example, thread, made(thread), rows);
       for (std::size_t tile = 0; tile < tiles; ++tile) {
         visit(ExampleGradient{made(thread) + tile * rows, example, tile, thread});
       }
@@ -29,9 +26,13 @@ void Engine::make_examples(const Block& block, std::size_t count, const Visit& v
   }
   pool_.run(tiles, [&](std::size_t tile, std::size_t thread) {
     const ConvBackwardScratch scratch = product_scratch(conv, thread, true);
+    const BundleTile at = in_bundle(tile, conv.bundle.channels);
+    const ConvWeights weights = weights_of(conv, at.bundle);
+    const Input input = input_of(conv, at.bundle);
+    const ConvGradient part = gradient.from_output(conv.first_output(at.bundle));
     for (std::size_t example = 0; example < count; ++example) {
-      kernels_.conv_backward(weights, input, gradient, {example, 1}, tile * lanes, scratch,
-                             made(thread), nullptr);
+      kernels_.conv_backward(weights, input, part, {example, 1}, at.first, scratch, made(thread),
+                             nullptr);
       visit(ExampleGradient{made(thread), example, tile, thread});
     }
   });

@@ -12,7 +12,7 @@ namespace edgetrain {
 namespace {
 
 constexpr std::int32_t largest_nibble = 7;
-constexpr std::int32_t largest_average = 127;
+constexpr std::int32_t largest_byte = 127;
 constexpr float decay1 = 0.9F;
 constexpr float decay2 = 0.999F;
 constexpr float share1 = 0.1F;
@@ -34,20 +34,32 @@ std::uint32_t& packed_word(const Latents& latents, std::size_t row, std::size_t 
       latents.state)[row * tiles_of(latents.columns) + first / lanes];
 }
 
-std::uint8_t* nibbles(const Latents& latents, std::size_t row, std::size_t first) {
-  return static_cast<std::uint8_t*>(latents.state) + row * ((latents.columns + 1) / 2) + first / 2;
+std::uint8_t* nibbles(const Latents& latents, std::size_t row) {
+  return static_cast<std::uint8_t*>(latents.state) + row * ((latents.columns + 1) / 2);
 }
 
-std::int32_t nibble(const std::uint8_t* bytes, std::size_t lane) {
-  const std::int32_t bits = lane % 2 == 0 ? bytes[lane / 2] & 15 : bytes[lane / 2] >> 4;
+std::int32_t nibble(const std::uint8_t* bytes, std::size_t column) {
+  const std::int32_t bits = column % 2 == 0 ? bytes[column / 2] & 15 : bytes[column / 2] >> 4;
   return (bits ^ 8) - 8;
 }
 
-void set_nibble(std::uint8_t* bytes, std::size_t lane, std::int32_t value) {
+void set_nibble(std::uint8_t* bytes, std::size_t column, std::int32_t value) {
   const auto bits = static_cast<std::uint32_t>(value) & 15U;
-  const std::uint32_t byte = bytes[lane / 2];
-  bytes[lane / 2] =
-      static_cast<std::uint8_t>(lane % 2 == 0 ? (byte & 0xF0U) | bits : (byte & 15U) | bits << 4);
+  const std::uint32_t byte = bytes[column / 2];
+  bytes[column / 2] =
+      static_cast<std::uint8_t>(column % 2 == 0 ? (byte & 0xF0U) | bits : (byte & 15U) | bits << 4);
+}
+
+bool below_zero(const Latents& latents, std::size_t row, std::size_t column) {
+  const std::size_t place = row * latents.columns + column;
+  switch (latents.holding) {
+    case Holding::int8:
+      return static_cast<const std::int8_t*>(latents.state)[place] < 0;
+    case Holding::int4:
+      return nibble(nibbles(latents, row), column) < 0;
+    default:
+      return is_negative(static_cast<const std::uint16_t*>(latents.state)[place]);
+  }
 }
 
 // The counter of a weight's draws: rows are as long as the kernels' tiles make them.
@@ -55,48 +67,65 @@ std::uint32_t counter(const Latents& latents, std::size_t row, std::size_t colum
   return static_cast<std::uint32_t>(row * padded(latents.columns) + column);
 }
 
-// latent -= sign(gradient) * step, the fraction of the step rounded at random.
-void update_nibbles(const Latents& latents, std::size_t row, std::size_t first,
+// What a latent moves against its gradient: a step, its fraction rounded at random.
+std::int32_t descent(const Latents& latents, std::size_t row, std::size_t column,
+                     std::int32_t gradient, Key key, std::uint32_t step) {
+  const std::uint32_t draw = random_byte(key, counter(latents, row, column));
+  return sign_of(gradient) * static_cast<std::int32_t>((step + draw) >> 8);
+}
+
+void update_bytes(const Latents& latents, std::size_t row, Range columns,
+                  const std::int32_t* gradient, const UpdateStep& step) {
+  auto* bytes = static_cast<std::int8_t*>(latents.state) + row * latents.columns;
+  for (std::size_t i = 0; i < columns.count; ++i) {
+    const std::size_t column = columns.begin + i;
+    const std::int32_t value =
+        bytes[column] - descent(latents, row, column, gradient[i], step.key, step.latent_step);
+    bytes[column] = static_cast<std::int8_t>(std::clamp(value, -largest_byte, largest_byte));
+  }
+}
+
+void update_nibbles(const Latents& latents, std::size_t row, Range columns,
                     const std::int32_t* gradient, const UpdateStep& step) {
-  std::uint8_t* bytes = nibbles(latents, row, first);
-  for (std::size_t lane = 0; lane < present(latents, first); ++lane) {
-    const std::uint32_t draw = random_byte(step.key, counter(latents, row, first + lane));
-    const auto size = static_cast<std::int32_t>((step.held_step + draw) >> 8);
-    const std::int32_t moved = nibble(bytes, lane) - sign_of(gradient[lane]) * size;
-    set_nibble(bytes, lane, std::clamp(moved, -largest_nibble, largest_nibble));
+  std::uint8_t* bytes = nibbles(latents, row);
+  for (std::size_t i = 0; i < columns.count; ++i) {
+    const std::size_t column = columns.begin + i;
+    const std::int32_t value = nibble(bytes, column) -
+                               descent(latents, row, column, gradient[i], step.key, step.held_step);
+    set_nibble(bytes, column, std::clamp(value, -largest_nibble, largest_nibble));
   }
 }
 
 // Bop (Helwegen et al. 2019): average += rate (sign(gradient) - average), rounded at random, and a
 // sign flips where it agrees with an average beyond the threshold.
-void update_averages(const Latents& latents, std::size_t row, std::size_t first,
+void update_averages(const Latents& latents, std::size_t row, Range columns,
                      const std::int32_t* gradient, const UpdateStep& step) {
-  auto* average = static_cast<std::int8_t*>(latents.moment1) + row * latents.columns + first;
+  auto* average = static_cast<std::int8_t*>(latents.moment1) + row * latents.columns;
   const auto rate = static_cast<std::int32_t>(step.held_step);
-  std::uint32_t flips = 0;
-  const std::uint32_t signs = packed_word(latents, row, first);
-  for (std::size_t lane = 0; lane < present(latents, first); ++lane) {
-    const std::uint32_t draw = random_bits(step.key, counter(latents, row, first + lane)) >> 16;
-    const std::int32_t way = largest_average * sign_of(gradient[lane]) - average[lane];
-    const std::int32_t moved =
-        average[lane] + ((rate * way + static_cast<std::int32_t>(draw)) >> 16);
-    average[lane] = static_cast<std::int8_t>(std::clamp(moved, -largest_average, largest_average));
-    const std::int32_t sign = ((signs >> lane) & 1U) != 0 ? 1 : -1;
-    flips |= static_cast<std::uint32_t>(sign * average[lane] > step.threshold) << lane;
+  for (std::size_t i = 0; i < columns.count; ++i) {
+    const std::size_t column = columns.begin + i;
+    const std::uint32_t draw = random_bits(step.key, counter(latents, row, column)) >> 16;
+    const std::int32_t way = largest_byte * sign_of(gradient[i]) - average[column];
+    const std::int32_t value =
+        average[column] + ((rate * way + static_cast<std::int32_t>(draw)) >> 16);
+    average[column] = static_cast<std::int8_t>(std::clamp(value, -largest_byte, largest_byte));
+    std::uint32_t& signs = packed_word(latents, row, column);
+    const std::int32_t sign = ((signs >> (column % lanes)) & 1U) != 0 ? 1 : -1;
+    signs ^= static_cast<std::uint32_t>(sign * average[column] > step.threshold)
+             << (column % lanes);
   }
-  packed_word(latents, row, first) = signs ^ flips;
 }
 
 // Adam (Kingma and Ba 2015) on half floats, the gradient its sign over the root of the fan-in (Wang
 // et al. 2021).
-void update_halves(const Latents& latents, std::size_t row, std::size_t first,
+void update_halves(const Latents& latents, std::size_t row, Range columns,
                    const std::int32_t* gradient, const UpdateStep& step) {
-  const std::size_t begin = row * latents.columns + first;
+  const std::size_t begin = row * latents.columns + columns.begin;
   auto* latent = static_cast<std::uint16_t*>(latents.state) + begin;
   auto* moment1 = static_cast<std::uint16_t*>(latents.moment1) + begin;
   auto* moment2 = static_cast<std::uint16_t*>(latents.moment2) + begin;
   const float size = 1.0F / std::sqrt(static_cast<float>(latents.fan_in));
-  for (std::size_t lane = 0; lane < present(latents, first); ++lane) {
+  for (std::size_t lane = 0; lane < columns.count; ++lane) {
     const float slope = static_cast<float>(sign_of(gradient[lane])) * size;
     moment1[lane] = to_half(decay1 * from_half(moment1[lane]) + share1 * slope);
     moment2[lane] = to_half(decay2 * from_half(moment2[lane]) + share2 * (slope * slope));
@@ -114,7 +143,7 @@ void initialise_row(const Latents& latents, std::size_t row, Key levels) {
     const std::uint32_t draw = random_byte(levels, counter(latents, row, column));
     if (latents.holding == Holding::int4) {
       const auto level = static_cast<std::int32_t>((draw * 15U) >> 8) - largest_nibble;
-      set_nibble(nibbles(latents, row, 0), column, level);
+      set_nibble(nibbles(latents, row), column, level);
     } else {
       const auto level = static_cast<std::int32_t>((draw * 255U) >> 8) - 127;
       static_cast<std::uint16_t*>(latents.state)[row * latents.columns + column] =
@@ -177,27 +206,30 @@ std::uint32_t sign_word(const Latents& latents, std::size_t row, std::size_t fir
   if (latents.holding == Holding::signs || latents.holding == Holding::bop) {
     return packed_word(latents, row, first) & low_bits(count);
   }
-  const auto* halves =
-      static_cast<const std::uint16_t*>(latents.state) + row * latents.columns + first;
   std::uint32_t word = 0;
   for (std::size_t lane = 0; lane < count; ++lane) {
-    const bool negative = latents.holding == Holding::int4
-                              ? nibble(nibbles(latents, row, first), lane) < 0
-                              : is_negative(halves[lane]);
-    word |= static_cast<std::uint32_t>(!negative) << lane;
+    const bool positive = !below_zero(latents, row, first + lane);
+    word |= static_cast<std::uint32_t>(positive) << lane;
   }
   return word;
 }
 
 void update_word(const Latents& latents, std::size_t row, std::size_t first,
                  const std::int32_t* gradient, const UpdateStep& step) {
+  update_columns(latents, row, {first, present(latents, first)}, gradient, step);
+}
+
+void update_columns(const Latents& latents, std::size_t row, Range columns,
+                    const std::int32_t* gradient, const UpdateStep& step) {
   switch (latents.holding) {
+    case Holding::int8:
+      return update_bytes(latents, row, columns, gradient, step);
     case Holding::int4:
-      return update_nibbles(latents, row, first, gradient, step);
+      return update_nibbles(latents, row, columns, gradient, step);
     case Holding::bop:
-      return update_averages(latents, row, first, gradient, step);
+      return update_averages(latents, row, columns, gradient, step);
     case Holding::adam16:
-      return update_halves(latents, row, first, gradient, step);
+      return update_halves(latents, row, columns, gradient, step);
     default:
       return;
   }

@@ -154,6 +154,25 @@ LossRecord read_loss(Reader& reader, std::size_t channels) {
   return record;
 }
 
+// As few groups as fill whole words with their channels and their outputs; all where none do, and
+// all of data or of one channel each.
+void read_bundle(ConvRecord& record) {
+  if (record.source.channels % record.groups != 0 || record.source.outputs % record.groups != 0) {
+    refuse("a convolution cannot be divided into its groups");
+  }
+  record.bundled = record.groups;
+  for (std::size_t count = lanes; count > 0 && record.signs_in && !record.depthwise(); count /= 2) {
+    const std::size_t parts = record.groups / count;
+    if (record.groups % count == 0 && record.shape.channels / parts % lanes == 0 &&
+        record.shape.outputs / parts % lanes == 0) {
+      record.bundled = count;
+    }
+  }
+  record.bundle = record.shape;
+  record.bundle.channels /= record.groups / record.bundled;
+  record.bundle.outputs /= record.groups / record.bundled;
+}
+
 ConvRecord read_conv(Reader& reader, std::size_t layer) {
   open_record(reader, Opcode::convolution, 30);
   ConvRecord record{};
@@ -177,6 +196,8 @@ ConvRecord read_conv(Reader& reader, std::size_t layer) {
   record.groups = reader.within(1, shape.channels, "the number of groups");
   shape.pad_top = reader.within(0, shape.kernel_height - 1, "the rows of padding");
   shape.pad_left = reader.within(0, shape.kernel_width - 1, "the columns of padding");
+  shape.all_channels = shape.channels;
+  shape.all_outputs = shape.outputs;
   for (std::size_t* offset : {&record.input, &record.input_gradient, &record.codes}) {
     *offset = reader.offset_or_absent();
   }
@@ -200,8 +221,11 @@ ConvRecord read_conv(Reader& reader, std::size_t layer) {
                     1,
                     1,
                     0,
-                    0};
+                    0,
+                    shape.taps() * shape.channels,
+                    shape.outputs};
   }
+  read_bundle(record);
   return record;
 }
 
@@ -216,10 +240,10 @@ void check_extent(std::size_t size, std::size_t out, std::size_t kernel, std::si
 
 bool computable(const ConvRecord& r) {
   if (!r.signs_in) {
-    return r.mode != WeightMode::fsb && r.groups == 1;
+    return r.mode != WeightMode::fsb;
   }
   return r.shape.channels % lanes == 0 &&
-         (r.groups == 1 || (r.depthwise() && r.mode != WeightMode::fsb && r.span == 0));
+         (!r.depthwise() || (r.mode != WeightMode::fsb && r.span == 0));
 }
 
 std::size_t forward_bytes(const Block& block, std::size_t examples) {
@@ -264,9 +288,8 @@ void check_conv(const Program& program, const Block& block, bool learns) {
   if (program.draws * examples * shape.pixels() > static_cast<std::size_t>(INT32_MAX) / largest) {
     refuse("a micro-batch has too many pixels");
   }
-  const std::size_t outputs = r.depthwise() ? 1 : shape.outputs;
-  const std::size_t rows = r.mode == WeightMode::fsb ? outputs : outputs * shape.taps();
-  check_state(program, r, rows, shape.channels);
+  const std::size_t rows = r.weight_rows() / (r.mode == WeightMode::fsb ? shape.taps() : 1);
+  check_state(program, r, rows, r.weight_columns());
   const std::size_t pixels = shape.height * shape.width;
   const std::size_t width = padded(shape.channels);
   fits(program, r.input, r.signs_in ? examples * pixels * width / 8 : examples * pixels * width,
@@ -282,7 +305,7 @@ void check_conv(const Program& program, const Block& block, bool learns) {
           program.draws * examples * block.pixels() * padded(shape.outputs) / 2,
           "the gradient codes");
   if (can_look_up_input(r)) {
-    fits(program, r.sign_index, tiles_of(shape.channels) * sign_index_tile(shape) * 2,
+    fits(program, r.sign_index, tiles_of(shape.channels) * sign_index_tile(r.bundle) * 2,
          "the index of signs");
   }
   if (r.forward_tile_bytes < forward_bytes(block, examples) ||

@@ -40,8 +40,9 @@ std::size_t weight_panel_bytes(const LinearRecord& record) {
 }
 
 ConvForwardLayout forward_layout(const Block& block) {
-  const ConvShape& shape = block.conv.shape;
-  const bool binary = block.conv.signs_in && block.conv.mode == WeightMode::bnn;
+  const ConvShape& shape = block.conv.bundle;
+  const bool binary =
+      block.conv.signs_in && block.conv.mode == WeightMode::bnn && block.conv.bundled == 1;
   const std::size_t width = padded(shape.channels);
   const std::size_t planes = planes_of(block.conv.mode);
   const std::size_t image = shape.image_height() * shape.image_width() * width;
@@ -57,7 +58,7 @@ ConvForwardLayout forward_layout(const Block& block) {
 }
 
 ConvBackwardLayout backward_layout(const ConvRecord& record, std::size_t examples) {
-  const ConvShape& shape = record.shape;
+  const ConvShape& shape = record.bundle;
   const std::size_t depth = padded(shape.outputs);
   const std::size_t chunk =
       record.trains() ? chunk_examples(examples, shape.pixels()) * padded(shape.pixels(), 4) : 0;
@@ -98,7 +99,7 @@ DepthwiseBackwardLayout depthwise_backward_layout(const ConvShape& shape) {
 }
 
 LookupWeightLayout lookup_weight_layout(const ConvRecord& record, std::size_t examples) {
-  const ConvShape& shape = record.shape;
+  const ConvShape& shape = record.bundle;
   const std::size_t tiles = tiles_of(shape.channels);
   LookupWeightLayout layout{};
   layout.tables = lookup_column_bytes;
@@ -110,7 +111,7 @@ LookupWeightLayout lookup_weight_layout(const ConvRecord& record, std::size_t ex
 }
 
 LookupInputLayout lookup_input_layout(const ConvRecord& record) {
-  const ConvShape& shape = record.shape;
+  const ConvShape& shape = record.bundle;
   LookupInputLayout layout{};
   layout.tables = padded(shape.pixels() * code_stride(shape.outputs) + 1, alignment);
   layout.end = layout.tables + shape.code_width() * groups_of(shape.outputs) * table_bytes;
@@ -123,7 +124,7 @@ bool can_look_up_weights(const ConvRecord& record, std::size_t examples, std::si
 }
 
 bool can_look_up_input(const ConvRecord& record) {
-  return record.passes() && record.signs_in && !record.depthwise() && record.span == 0 &&
+  return record.passes() && record.signs_in && record.bundled == 1 && record.span == 0 &&
          record.mode == WeightMode::bnn && record.shape.stride == 1 &&
          record.shape.kernel_width > 1;
 }

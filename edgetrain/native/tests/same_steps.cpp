@@ -54,9 +54,8 @@ std::size_t weight_bytes(const edgetrain::Block& block) {
   if (block.convolutional) {
     const edgetrain::ConvRecord& conv = block.conv;
     const bool scaled = conv.mode == edgetrain::WeightMode::fsb;
-    const std::size_t kernels = conv.depthwise() ? 1 : conv.shape.outputs;
-    return edgetrain::state_bytes(conv.holding, kernels * (scaled ? 1 : conv.shape.taps()),
-                                  conv.shape.channels);
+    const std::size_t rows = conv.weight_rows() / (scaled ? conv.shape.taps() : 1);
+    return edgetrain::state_bytes(conv.holding, rows, conv.weight_columns());
   }
   const edgetrain::LinearRecord& linear = block.linear;
   const bool scaled = linear.mode == edgetrain::WeightMode::fsb;

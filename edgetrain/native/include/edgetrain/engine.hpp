@@ -70,7 +70,7 @@ class Engine {
 
  private:
   void load(const Examples& examples);
-  void load_patches(const Examples& examples, const ConvShape& shape);
+  void load_patches(const Examples& examples, const ConvRecord& conv);
   void initialise_weights(std::int8_t* latent, std::size_t rows, std::size_t columns, Key key);
   void forward(const Block& block, std::size_t count, const double* momentum);
   void forward_linear(const Block& block, std::size_t count, const double* momentum);
@@ -107,6 +107,8 @@ class Engine {
   bool looks_up_input(const ConvRecord& conv) const;
   void index_signs(const ConvRecord& conv);
   void look_up_input(const ConvRecord& conv, const ConvGradient& gradient, std::size_t count);
+  void look_up_example(const ConvRecord& conv, const ConvGradient& gradient, std::size_t example,
+                       std::size_t thread, std::int32_t* out, std::size_t tile_stride);
   void look_up_weights(const ConvRecord& conv, const ConvGradient& gradient, std::size_t count,
                        const UpdateStep& update);
   ConvBackwardScratch product_scratch(const ConvRecord& conv, std::size_t thread,
@@ -146,10 +148,10 @@ class Engine {
 
   UpdateStep update_step(std::size_t layer, const StepSettings& settings) const;
   Weights weights_of(const LinearRecord& record) const;
-  ConvWeights weights_of(const ConvRecord& record) const;
+  ConvWeights weights_of(const ConvRecord& record, std::size_t bundle) const;
   Pool pool_of(const Block& block, std::size_t word) const;
   Input input_of(const LinearRecord& record) const;
-  Input input_of(const ConvRecord& record) const;
+  Input input_of(const ConvRecord& record, std::size_t bundle) const;
   std::size_t largest_gradient(const Block& block) const;
   GradientTile gradient_tile(const Block& block, std::size_t count, std::size_t first) const;
   GradientTile tile_of(const Block& block, const std::int32_t* gradient, std::size_t first_row,

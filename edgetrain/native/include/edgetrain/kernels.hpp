@@ -153,13 +153,8 @@ struct GradientTarget {
   std::size_t stride;
 };
 
-// Examples of a micro-batch.
-struct Range {
-  std::size_t begin;
-  std::size_t count;
-};
-
-// A convolution over [height][width][channels]; one whose input are patches has a 1 x 1 kernel.
+// A convolution over [height][width][channels]; one whose input are patches has a 1 x 1 kernel. Of
+// a bundle of groups, channels and outputs are its own, among those that a pixel has in all.
 struct ConvShape {
   std::size_t height;
   std::size_t width;
@@ -172,6 +167,8 @@ struct ConvShape {
   std::size_t stride;
   std::size_t pad_top;
   std::size_t pad_left;
+  std::size_t all_channels;
+  std::size_t all_outputs;
 
   std::size_t taps() const { return kernel_height * kernel_width; }
   std::size_t pixels() const { return out_height * out_width; }
@@ -195,9 +192,27 @@ struct ConvWeights {
   std::uint8_t* scale;
   Key signs;
   Latents held;
+  // Of a bundle: the output, of all, that is its first, and its groups. A row of weights is what
+  // one group sees; from group to group they are absent.
+  std::size_t first_output;
+  std::size_t groups;
 
   bool trains() const { return held.holding != Holding::signs; }
+  // An absent weight is none.
+  bool all_signs() const { return mode == WeightMode::bnn && groups == 1; }
+  std::size_t row(std::size_t output, std::size_t tap) const {
+    return (first_output + output) * shape.taps() + tap;
+  }
 };
+
+// Of a bundle of several groups. values[32] = the weights of one output and tap for the channels
+// from `first`, zero where the output sees none.
+void expand_grouped(const ConvWeights& weights, std::size_t output, std::size_t tap,
+                    std::size_t first, std::size_t plane, std::int8_t* values);
+// Moves the weights of `count` outputs for the same channels against gradient[taps][padded
+// count][32]. Tiles of one bundle share words of weights: one thread may move them.
+void update_grouped(const ConvWeights& weights, Range outputs, std::size_t first,
+                    const std::int32_t* gradient, const UpdateStep& step);
 
 // Maxima over windows of the sums, and which element of its window each was: two planes of bits;
 // or sums over windows. A window of 0 x 0 pools nothing.
@@ -214,6 +229,12 @@ struct Pool {
 
   bool present() const { return window_height != 0; }
   std::size_t pixels() const { return height * width; }
+  Pool from_word(std::size_t word) const {
+    Pool part = *this;
+    part.low = low == nullptr ? nullptr : low + word;
+    part.high = high == nullptr ? nullptr : high + word;
+    return part;
+  }
   // The lanes of a word whose maximum was element `at` of its window; all, where windows are
   // summed.
   std::uint32_t holders(std::size_t word, std::size_t at) const {
@@ -237,6 +258,14 @@ struct ConvGradient {
     ConvGradient drawn = *this;
     drawn.codes += draw * draw_bytes;
     return drawn;
+  }
+  // An output that begins a word.
+  ConvGradient from_output(std::size_t output) const {
+    ConvGradient part = *this;
+    part.codes += output / 2;
+    part.pool = pool.from_word(output / lanes);
+    part.shifts = shifts == nullptr ? nullptr : shifts + output;
+    return part;
   }
 };
 

@@ -3,6 +3,7 @@
 // computed here is the same everywhere.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -28,6 +29,12 @@ struct Latents {
   void* moment2;
 };
 
+// A stretch of examples, outputs or columns.
+struct Range {
+  std::size_t begin;
+  std::size_t count;
+};
+
 struct UpdateStep {
   Key key;
   // Sizes of the step in 1/256 of a level.
@@ -43,6 +50,15 @@ struct UpdateStep {
   float correction2;
 };
 
+// scale -= the sign of its gradient * step, the fraction of the step rounded at random.
+static inline void update_scale(std::uint8_t& scale, std::int64_t gradient, std::uint32_t index,
+                                const UpdateStep& step) {
+  const auto size =
+      static_cast<std::int32_t>((step.scale_step + random_byte(step.key, index)) >> 8);
+  const std::int32_t moved = scale - ((gradient > 0) - (gradient < 0)) * size;
+  scale = static_cast<std::uint8_t>(std::clamp(moved, 0, 255));
+}
+
 // Bytes of so many rows of the state and of each moment.
 std::size_t state_bytes(Holding holding, std::size_t rows, std::size_t columns);
 std::size_t moment1_bytes(Holding holding, std::size_t rows, std::size_t columns);
@@ -57,5 +73,9 @@ std::uint32_t sign_word(const Latents& latents, std::size_t row, std::size_t fir
 // Moves the same weights against their gradient[32].
 void update_word(const Latents& latents, std::size_t row, std::size_t first,
                  const std::int32_t* gradient, const UpdateStep& step);
+
+// Moves `columns` weights of a row, of latents of 8 bits too, against their gradient[count].
+void update_columns(const Latents& latents, std::size_t row, Range columns,
+                    const std::int32_t* gradient, const UpdateStep& step);
 
 }  // namespace edgetrain

@@ -53,6 +53,9 @@ struct ConvRecord {
   std::size_t groups;
   // As the kernels see it: where the data are gathered into patches, a 1 x 1 kernel over patches.
   ConvShape shape;
+  // Groups that the kernels take at a time, and their shape.
+  std::size_t bundled;
+  ConvShape bundle;
   // As the data lie.
   ConvShape source;
   std::size_t weights;
@@ -78,11 +81,28 @@ struct ConvRecord {
 
   bool passes() const { return input_gradient != absent; }
   bool trains() const { return holding != Holding::signs; }
+  std::size_t bundles() const { return groups / bundled; }
+  std::size_t first_output(std::size_t number) const { return number * bundle.outputs; }
   // Whether every output sees one channel, its own.
   bool depthwise() const {
-    return groups > 1 && groups == shape.channels && groups == shape.outputs;
+    return signs_in && groups > 1 && groups == shape.channels && groups == shape.outputs;
+  }
+  // The weights as a matrix: a row an output and tap, or a tap of all where each sees its own.
+  std::size_t weight_rows() const { return (depthwise() ? 1 : shape.outputs) * shape.taps(); }
+  std::size_t weight_columns() const {
+    return depthwise() ? shape.channels : shape.channels / groups;
   }
 };
+
+// A tile of a layer's channels or outputs: the number of its bundle, and its place there.
+struct BundleTile {
+  std::size_t bundle;
+  std::size_t first;
+};
+
+constexpr BundleTile in_bundle(std::size_t tile, std::size_t width) {
+  return {tile / tiles_of(width), tile % tiles_of(width) * lanes};
+}
 
 struct PoolRecord {
   std::size_t window_height;
