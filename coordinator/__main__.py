@@ -1,4 +1,4 @@
-"""`edgetrain-coordinator`: look into a fleet's checkpoints and take the model out of them."""
+"""`edgetrain-coordinator`: run a federation, look into its checkpoints, take its model out."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ with fleet_extra("edgetrain-coordinator"):
     import typer
 
 from edgetrain.coordinator.checkpoint import Checkpoint, newest_file, read_checkpoint
+from edgetrain.coordinator.service.commands import DEFAULT_FOLDER, Folder, placed, register
+from edgetrain.coordinator.service.status import checkpoints_of
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
-    help="The coordinator's side of a fleet: its checkpoints.",
+    help="The coordinator's side of a fleet: run a federation, and look after its model.",
     no_args_is_help=True,
     add_completion=False,
 )
+
+register(app)
 
 CheckpointArgument = Annotated[
     Path, typer.Argument(help="A checkpoint, or a folder of them: then the newest.")
@@ -45,14 +49,24 @@ def inspect(
 
 @app.command()
 def export(
-    checkpoint: CheckpointArgument,
     model: Annotated[Path, typer.Argument(help="Where to write the model.")],
+    checkpoint: Annotated[
+        Path | None,
+        typer.Argument(help="A checkpoint or a folder of them; the federation's, without."),
+    ] = None,
+    *,
+    folder: Folder = DEFAULT_FOLDER,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
-    """Write the fleet's model as a checkpoint that `edgetrain.load` and `edgetrain train` read."""
+    """Write the fleet's model as a checkpoint that `edgetrain.load` and `edgetrain train` read.
+
+    Without a CHECKPOINT, it is the newest version of the federation's run.
+    """
     from edgetrain.planner import plan  # noqa: PLC0415 - the engine, for this command alone
     from edgetrain.train import Trainer  # noqa: PLC0415
 
-    kept = read_checkpoint(newest_file(checkpoint))
+    path = newest_file(checkpoint or checkpoints_of(placed(folder)))
+    kept = read_checkpoint(path)
     training = kept.fleet["training"]
     trainer = Trainer(
         plan(kept.model.model, training["batch"], kept.model.mode),
@@ -61,7 +75,9 @@ def export(
     )
     trainer.load_state(kept.model.state())
     trainer.save(model)
-    print(f"wrote version {kept.model.version} to {model}")
+    version = kept.model.version
+    told = json.dumps({"file": str(model), "version": version})
+    print(told if as_json else f"wrote version {version} to {model}")
 
 
 def describe(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -49,13 +49,11 @@ def run(grid: Grid, settings: dict[str, str]) -> None:
     for key in ("fleet", "checkpoints"):
         if not settings.get(key):
             raise ConfigError(f"run-config lacks {key}: add --run-config '{key}=\"/a/path\"'")
-    loop = Loop(
-        grid,
-        FleetConfig.from_toml(settings["fleet"]),
-        checkpoints=CheckpointFolder(settings["checkpoints"]),
-        notify=say,
-    )
-    loop.run()
+    checkpoints = CheckpointFolder(settings["checkpoints"])
+    fleet = FleetConfig.from_toml(settings["fleet"])
+    with checkpoints.held():
+        loop = Loop(grid, fleet, checkpoints=checkpoints, notify=say)
+        loop.run()
     if settings.get("result"):
         replace_file(Path(settings["result"]), [loop.history.to_json().encode("utf-8")])
 

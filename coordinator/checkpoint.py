@@ -7,9 +7,12 @@ older versions as they were, so that a run goes on from the newest version that 
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,11 +33,19 @@ from edgetrain.model import Model
 from edgetrain.ops.op import Mode
 from edgetrain.tensorfile import State, Tensor
 
-__all__ = ["FORMAT", "Checkpoint", "CheckpointFolder", "newest_file", "read_checkpoint"]
+__all__ = [
+    "FORMAT",
+    "Checkpoint",
+    "CheckpointFolder",
+    "newest_file",
+    "read_checkpoint",
+    "version_of",
+]
 
 FORMAT = "edgetrain-fleet"
 FORMAT_VERSION = "1"
-PATTERN = "version-*.safetensors"
+PREFIX, SUFFIX = "version-", ".safetensors"
+PATTERN = f"{PREFIX}*{SUFFIX}"
 KEPT = 3
 TEXTS = ("history", "fleet")
 """What is stored as text, in tensors of bytes: a header has no room for a long history."""
@@ -134,6 +145,12 @@ def newest_file(place: Path) -> Path:
     return files[-1]
 
 
+def version_of(path: Path) -> int:
+    """Return the version that a checkpoint's file is named after; 0 for any other file."""
+    number = path.name.removeprefix(PREFIX).removesuffix(SUFFIX)
+    return int(number) if number.isdecimal() else 0
+
+
 class CheckpointFolder:
     """A folder of checkpoints of one run; the newest few are kept.
 
@@ -151,7 +168,17 @@ class CheckpointFolder:
 
     def path_of(self, version: int) -> Path:
         """Return where a version is kept."""
-        return self.folder / f"version-{version:06d}.safetensors"
+        return self.folder / f"{PREFIX}{version:06d}{SUFFIX}"
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder for one run; whoever else wants it waits."""
+        descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
 
     def versions(self) -> Iterator[Path]:
         """Yield the files, the newest version first."""

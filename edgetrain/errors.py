@@ -11,7 +11,8 @@ EdgetrainError
 ├── WorkerError        a training process ended without a report
 ├── OverBudgetError    a command was stopped because it used more than it was allowed
 ├── EnforceError       this system offers no way to hold a command to a limit
-└── FleetError         the coordinator cannot be reached, or refuses this device
+├── FleetError         the coordinator cannot be reached, or refuses this device
+└── ServiceError       a federation's services cannot be reached, or refuse
 
 Every message is one line that names the cause and the cure.
 """
@@ -31,6 +32,7 @@ __all__ = [
     "ModelError",
     "OverBudgetError",
     "PayloadError",
+    "ServiceError",
     "StorageError",
     "WorkerError",
 ]
@@ -114,3 +116,9 @@ class FleetError(EdgetrainError):
         super().__init__(message)
         self.status = status
         self.code = code
+
+
+class ServiceError(EdgetrainError):
+    """A federation's services cannot be reached, or refuse what was asked."""
+
+    exit_code: ClassVar[int] = 22

@@ -191,6 +191,6 @@ def test_inspecting_nothing_names_the_place(tmp_path: Path) -> None:
 def test_an_exported_model_is_what_devices_received(tmp_path: Path) -> None:
     CheckpointFolder(tmp_path / "run").save(checkpoint(1))
     target = tmp_path / "model.safetensors"
-    result = CliRunner().invoke(app, ["export", str(tmp_path / "run"), str(target)])
+    result = CliRunner().invoke(app, ["export", str(target), str(tmp_path / "run")])
     assert result.exit_code == 0, result.output
     assert edgetrain.train.load(target).state() == checkpoint(1).model.state()

@@ -24,7 +24,7 @@ from edgetrain.coordinator.simulation.devices import SimulatedDevice, build_devi
 from edgetrain.coordinator.simulation.simulate import simulate
 from edgetrain.data import load
 
-APP = Path(__file__).parents[2] / "deploy" / "flower"
+APP = Path(__file__).parents[2] / "coordinator" / "flower_app"
 RUN_SECONDS = 300
 START_SECONDS = 90
 STOP_SECONDS = 10
