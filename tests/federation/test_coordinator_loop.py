@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, Context, Error, Message, RecordDict
 
+from edgetrain import tensorfile
 from edgetrain.client.flower_record import hello_to_record, record_to_task, report_to_record
 from edgetrain.config import DeviceConfig, FleetConfig
 from edgetrain.coordinator.checkpoint import CheckpointFolder
@@ -191,6 +192,35 @@ def nonsense(message: Message, task: Task) -> Message:
     return Message(report_to_record(sent), reply_to=message)
 
 
+def with_update(message: Message, task: Task, **changes: Tensor) -> Message:
+    """Answer with an update of which some tensors are others."""
+    update = stepped(task) | changes
+    raw = tensorfile.encode(update, tensorfile.decode(payload(train(message, task, 5)))[1])
+    array = Array("uint8", (len(raw),), "edgetrain.tensorfile", raw)
+    return Message(RecordDict({"payload": ArrayRecord({"payload": array})}), reply_to=message)
+
+
+def payload(message: Message) -> bytes:
+    return bytes(message.content["payload"]["payload"].data)
+
+
+def not_finite(message: Message, task: Task) -> Message:
+    mean = np.full(task.state["layer0.mean"].shape, np.nan, "<f4")
+    return with_update(message, task, **{"layer0.mean": Tensor("F32", mean.shape, mean.tobytes())})
+
+
+def misshapen(message: Message, task: Task) -> Message:
+    return with_update(message, task, **{"layer0.mean": Tensor("F32", (1,), bytes(4))})
+
+
+def oversized(message: Message, task: Task) -> Message:
+    return with_update(message, task, more=Tensor("U8", (1 << 24,), bytes(1 << 24)))
+
+
+def outdated(message: Message, task: Task) -> Message:
+    return train(message, replace(task, version=task.version + 1), 5)
+
+
 def erring(message: Message, _: Task) -> Message:
     return Message(Error(12, "the data file is damaged"), reply_to=message)
 
@@ -204,6 +234,10 @@ def erring(message: Message, _: Task) -> Message:
         (declining, "declined", "declined: nothing fits"),
         (nonsense, "refused", "beyond 2**31"),
         (erring, "failed", "failed: the data file is damaged"),
+        (not_finite, "refused", "not finite"),
+        (misshapen, "refused", "'layer0.mean' is F32 (1,), not F32"),
+        (oversized, "refused", "'more'"),
+        (outdated, "refused", "asked were 'pi-1' on version"),
     ],
 )
 def test_a_device_that_goes_wrong_is_left_out_and_named(
@@ -219,6 +253,22 @@ def test_a_device_that_goes_wrong_is_left_out_and_named(
     for said in record.reasons:
         assert reason in said
         assert "\n" not in said
+
+
+def test_a_report_that_is_sent_again_does_not_count_again() -> None:
+    first: list[bytes] = []
+
+    def replaying(message: Message, task: Task) -> Message:
+        answer = train(message, task, 5)
+        if not first:
+            first.append(payload(answer))
+            return answer
+        array = Array("uint8", (len(first[0]),), "edgetrain.tensorfile", first[0])
+        return Message(RecordDict({"payload": ArrayRecord({"payload": array})}), reply_to=message)
+
+    loop, _ = run(fleet(), {"pi-1": replaying})
+    assert [record.reported for record in loop.history.rounds] == [3, 2, 2]
+    assert loop.history.devices["pi-1"].examples == 5
 
 
 def test_a_device_cannot_fill_the_records_with_reasons() -> None:
