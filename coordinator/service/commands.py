@@ -26,7 +26,7 @@ from edgetrain.coordinator.service.place import (
     write_json,
 )
 from edgetrain.coordinator.service.service import control_of, serve
-from edgetrain.coordinator.service.status import progress, status_fields
+from edgetrain.coordinator.service.status import device_fields, progress_of, status_fields
 from edgetrain.errors import ConfigError, EdgetrainError
 from edgetrain.settings import word
 from edgetrain.sizes import format_size
@@ -65,6 +65,10 @@ def up(
     listen: Annotated[
         str | None, typer.Option(help="The address to listen on; all of this machine's, else.")
     ] = None,
+    metrics: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="Serve Prometheus on this port of the loopback."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Run a federation on this machine until Ctrl-C or SIGTERM.
@@ -78,7 +82,12 @@ def up(
     place = placed(folder)
     known = read_json(place.settings)
     stored = place.known_settings() if known else DEFAULT
-    settings = Settings(host or stored.host, port or stored.port, listen or stored.listen)
+    settings = Settings(
+        host or stored.host,
+        port or stored.port,
+        listen or stored.listen,
+        metrics or stored.metrics,
+    )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     for chatty in ("httpx", "flwr"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
@@ -138,14 +147,14 @@ def devices(*, folder: Folder = DEFAULT_FOLDER, json: Json = False) -> None:
     place = placed(folder)
     with control_of(place) as control:
         nodes = enrolled(control.nodes())
-    known = progress(place)["devices"]
+    known = progress_of(place).history.devices
     found = [
         {
             "name": node.name,
             "node_id": node.node_id,
             "status": node.status,
             "since": node.last_activated_at or None,
-            **known.get(node.name, {}),
+            **(device_fields(known[node.name]) if node.name in known else {}),
         }
         for node in nodes
     ]

@@ -24,17 +24,20 @@ FOLDER_VARIABLE = "EDGETRAIN_FEDERATION"
 class Settings:
     """How devices reach the federation: this machine's name or address, and the port.
 
-    `listen` is the address that the port is opened on.
+    `listen` is the address that the port is opened on; `metrics` a port of the loopback on which
+    Prometheus is served, None for none.
     """
 
     host: str
     port: int
     listen: str
+    metrics: int | None = None
 
     @property
     def address(self) -> str:
         """What a device connects to."""
-        return f"{self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ class Place:
                 f"{self.folder} holds no federation: begin one with `edgetrain-coordinator up`, or "
                 f"name its folder with --folder or {FOLDER_VARIABLE}"
             )
-        return Settings(found["host"], found["port"], found["listen"])
+        return Settings(**found)
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:

@@ -19,6 +19,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from edgetrain.coordinator.service.authority import Authority
 from edgetrain.coordinator.service.control import Control
 from edgetrain.coordinator.service.keeper import Keeper
 from edgetrain.coordinator.service.leftovers import end_marked, marked
+from edgetrain.coordinator.service.metrics import serve_metrics
 from edgetrain.coordinator.service.place import Place, Settings, read_json, write_json
 from edgetrain.coordinator.service.supervisor import Program, Supervisor
 from edgetrain.errors import ConfigError, ServiceError
@@ -59,9 +61,12 @@ def serve(place: Place, settings: Settings, ready: Callable[[], None]) -> None:
         port = free_port()
         write_json(place.state, read_json(place.state) | {"control_port": port})
         supervisor = Supervisor(programs(place, settings, port), environment(place))
+        served = serve_metrics(place, settings.metrics) if settings.metrics else None
         try:
             watch(place, supervisor, port, stopping, ready)
         finally:
+            if served is not None:
+                served.shutdown()
             supervisor.stop()
             end_marked(mark(place))
             write_state(place, read_json(place.state) | {"programs": supervisor.seen()})
@@ -128,17 +133,15 @@ def prepare(place: Place, settings: Settings) -> None:
     if not place.secret.exists():
         replace_file(place.secret, [secrets.token_bytes(SECRET_BYTES)], private=True)
     try:
-        with socket.create_server((settings.listen, settings.port)):
+        family = socket.AF_INET6 if ":" in settings.listen else socket.AF_INET
+        with socket.create_server((settings.listen, settings.port), family=family):
             pass
     except OSError as error:
         raise ConfigError(
             f"cannot listen on {settings.listen}:{settings.port}: {error.strerror}: "
             "choose another --port or --listen"
         ) from None
-    write_json(
-        place.settings,
-        {"host": settings.host, "port": settings.port, "listen": settings.listen},
-    )
+    write_json(place.settings, asdict(settings))
 
 
 def programs(place: Place, settings: Settings, port: int) -> Sequence[Program]:

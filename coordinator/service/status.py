@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from edgetrain.coordinator.checkpoint import Checkpoint, CheckpointFolder, read_checkpoint
+from edgetrain.coordinator.checkpoint import CheckpointFolder, read_checkpoint
+from edgetrain.coordinator.history import DeviceRecord, History
 from edgetrain.coordinator.service.keeper import CHECKPOINTS, RunRecord, Wish, run_folder
 from edgetrain.coordinator.service.place import Place, read_json
 from edgetrain.errors import ConfigError, EdgetrainError
 
-__all__ = ["checkpoints_of", "newest_checkpoint", "progress", "status_fields"]
+__all__ = ["Progress", "checkpoints_of", "device_fields", "progress_of", "status_fields"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come: the version of its model, the rounds it is to do, what happened."""
+
+    version: int = 0
+    rounds: int | None = None
+    history: History = field(default_factory=History)
 
 
 def status_fields(place: Place) -> dict[str, Any]:
@@ -19,8 +31,6 @@ def status_fields(place: Place) -> dict[str, Any]:
     settings = place.known_settings()
     up = place.is_held()
     state = read_json(place.state)
-    found = progress(place)
-    del found["devices"]
     programs = state.get("programs", {})
     if not up:
         programs = {name: {**one, "running": False, "pid": None} for name, one in programs.items()}
@@ -30,43 +40,48 @@ def status_fields(place: Place) -> dict[str, Any]:
         "up": up,
         "ready": up and state.get("ready", False),
         "programs": programs,
-        "run": RunRecord.read(place).to_fields() | found,
+        "run": RunRecord.read(place).to_fields() | progress_fields(progress_of(place)),
     }
 
 
-def progress(place: Place) -> dict[str, Any]:
-    """Return how far the wanted run has come: version, accuracy, what was lost, every device."""
-    checkpoint = newest_checkpoint(place)
-    if checkpoint is None:
-        nothing = {"version": 0, "rounds": None, "accuracy": None, "examples": 0}
-        return {**nothing, "lost": {}, "devices": {}}
-    history = checkpoint.history
-    judged = [record.accuracy for record in history.rounds if record.accuracy is not None]
+def progress_fields(progress: Progress) -> dict[str, Any]:
+    """Return what a run has done in all."""
+    rounds, devices = progress.history.rounds, progress.history.devices.values()
+    judged = [record.accuracy for record in rounds if record.accuracy is not None]
     lost: Counter[str] = Counter()
-    for record in history.rounds:
+    for record in rounds:
         lost.update(record.losses)
+    ended = Counter((device.device_class, device.status) for device in devices)
     return {
-        "version": checkpoint.model.version,
-        "rounds": checkpoint.fleet["training"]["rounds"],
+        "version": progress.version,
+        "rounds": progress.rounds,
         "accuracy": judged[-1] if judged else None,
-        "examples": sum(record.examples for record in history.rounds),
+        "reports": sum(device.answered for device in devices),
+        "examples": sum(device.examples for device in devices),
+        "uplink_bytes": sum(record.uplink_bytes for record in rounds),
+        "downlink_bytes": sum(record.downlink_bytes for record in rounds),
         "lost": dict(lost),
-        "devices": {
-            name: {
-                "class": device.device_class,
-                "role": device.role,
-                "last_task": device.status,
-                "tasks": device.answered,
-                "asked": device.asked,
-                "examples": device.examples,
-                "seconds": device.seconds,
-                "joules": device.joules,
-                "energy_source": device.energy_source,
-                "ledger": None if device.digest is None else device.digest.to_fields(),
-                "reasons": dict(device.reasons),
-            }
-            for name, device in history.devices.items()
-        },
+        "last_tasks": [
+            {"class": name, "status": status, "devices": count}
+            for (name, status), count in sorted(ended.items())
+        ],
+    }
+
+
+def device_fields(device: DeviceRecord) -> dict[str, Any]:
+    """Return what one device has done in all."""
+    return {
+        "class": device.device_class,
+        "role": device.role,
+        "last_task": device.status,
+        "tasks": device.answered,
+        "asked": device.asked,
+        "examples": device.examples,
+        "seconds": device.seconds,
+        "joules": device.joules,
+        "energy_source": device.energy_source,
+        "ledger": None if device.digest is None else device.digest.to_fields(),
+        "reasons": dict(device.reasons),
     }
 
 
@@ -78,17 +93,25 @@ def checkpoints_of(place: Place) -> Path:
     return run_folder(place, wish.run) / CHECKPOINTS
 
 
-def newest_checkpoint(place: Place) -> Checkpoint | None:
-    """Return the newest whole checkpoint of the wanted run, or None before the first."""
+def progress_of(place: Place) -> Progress:
+    """Return how far the wanted run has come, as its newest whole checkpoint has it."""
     try:
         folder = checkpoints_of(place)
     except ConfigError:
-        return None
+        return Progress()
     if not folder.is_dir():
-        return None
+        return Progress()
     for path in CheckpointFolder(folder).versions():
         try:
-            return read_checkpoint(path)
-        except EdgetrainError:
+            return read_progress(path, path.stat().st_mtime_ns)
+        except (EdgetrainError, OSError):
             continue
-    return None
+    return Progress()
+
+
+@lru_cache(maxsize=1)
+def read_progress(path: Path, _changed: int) -> Progress:
+    """Return what a checkpoint says; read once for every change, and without the model kept."""
+    checkpoint = read_checkpoint(path)
+    rounds = checkpoint.fleet["training"]["rounds"]
+    return Progress(checkpoint.model.version, rounds, checkpoint.history)

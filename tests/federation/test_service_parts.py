@@ -27,9 +27,15 @@ from typing import Any
 import httpx
 import pytest
 from cryptography import x509
+from prometheus_client import CollectorRegistry
 
+from edgetrain import models
 from edgetrain.command import run_command
+from edgetrain.config import FleetConfig
 from edgetrain.coordinator.__main__ import app as commands
+from edgetrain.coordinator.checkpoint import Checkpoint, CheckpointFolder
+from edgetrain.coordinator.global_model import GlobalModel
+from edgetrain.coordinator.history import DeviceRecord, History, RoundRecord
 from edgetrain.coordinator.service import authority as authority_module
 from edgetrain.coordinator.service import proxy
 from edgetrain.coordinator.service.authority import Authority
@@ -45,6 +51,7 @@ from edgetrain.coordinator.service.keeper import (
     run_folder,
 )
 from edgetrain.coordinator.service.leftovers import end_marked, marked
+from edgetrain.coordinator.service.metrics import FederationCollector, serve_metrics
 from edgetrain.coordinator.service.place import Place, write_json
 from edgetrain.coordinator.service.supervisor import Program, Supervisor
 from edgetrain.errors import ConfigError, ServiceError, StorageError
@@ -585,3 +592,62 @@ def test_a_run_that_is_wanted_while_the_federation_is_down_waits(
         run_command(commands, ["status", "--folder", str(place.folder), "--json"])
     found = json.loads(capsys.readouterr().out)
     assert (found["up"], found["run"]["version"]) == (False, 0)
+
+
+def scrape(place: Place) -> dict[str, float]:
+    """Return every sample of a scrape by its name and labels."""
+    registry = CollectorRegistry()
+    registry.register(FederationCollector(place))
+    return {
+        " ".join([sample.name, *sample.labels.values()]): sample.value
+        for family in registry.collect()
+        for sample in family.samples
+    }
+
+
+def test_metrics_are_the_figures_of_status(place: Place) -> None:
+    write_json(place.settings, {"host": "localhost", "port": 1, "listen": "::1"})
+    found = scrape(place)
+    assert "edgetrain_accuracy" not in found
+    assert found["edgetrain_rounds_done"] == 0
+    write_json(place.wish, {"run": "0001", "go_on": True})
+    program = {"running": True, "pid": 1, "restarts": 3}
+    record = RunRecord("0001", 7, 2, "running")
+    write_json(place.state, {"programs": {"proxy": program}, "run": record.to_fields()})
+    fleet = FleetConfig(data={"path": "watch"}, devices=({"name": "pi", "memory": "1MiB"},))
+    model = GlobalModel.fresh(models.mlp(inputs=4, classes=2, hidden=(3,)), "bnn", 0)
+    history = History(
+        (RoundRecord(1, losses={"late": 2}, accuracy=0.5, uplink_bytes=9),),
+        {"pi-0": DeviceRecord("pi-0", "pi", answered=4, examples=80, status="late")},
+    )
+    folder = CheckpointFolder(run_folder(place, "0001") / CHECKPOINTS)
+    folder.save(Checkpoint(model, history, fleet.to_table()))
+    found = scrape(place)
+    for name, value in {
+        "edgetrain_program_running proxy": 0,  # nobody holds the folder
+        "edgetrain_program_restarts_total proxy": 3,
+        "edgetrain_run 0001 running": 1,
+        "edgetrain_attempts_total": 2,
+        "edgetrain_rounds_wanted": fleet.training.rounds,
+        "edgetrain_accuracy": 0.5,
+        "edgetrain_reports_total": 4,
+        "edgetrain_examples_total": 80,
+        "edgetrain_uplink_bytes_total": 9,
+        "edgetrain_lost_total late": 2,
+        "edgetrain_devices pi late": 1,
+    }.items():
+        assert found[name] == value, name
+    with place.held():
+        assert scrape(place)["edgetrain_program_running proxy"] == 1
+
+
+def test_metrics_are_served_on_the_loopback(place: Place) -> None:
+    write_json(place.settings, {"host": "localhost", "port": 1, "listen": "::1"})
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with serve_metrics(place, port) as server:
+        shown = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+        assert "edgetrain_rounds_done 0.0" in shown
+        with pytest.raises(ConfigError, match="choose another --metrics"):
+            serve_metrics(place, port)
+        server.shutdown()
