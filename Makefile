@@ -65,6 +65,7 @@ bench: $(VENV)/.dev
 		--json benchmarks/results/roofline_$$network.json || exit 1; done
 	$(BIN)/python benchmarks/accuracy.py
 	$(BIN)/python benchmarks/latents.py
+	$(BIN)/python benchmarks/expected_learning.py
 	$(BIN)/python benchmarks/accuracy_convolutions.py
 	$(BIN)/python benchmarks/shortcuts.py
 	$(BIN)/python benchmarks/federated_watch.py

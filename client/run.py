@@ -146,6 +146,9 @@ def choose_plan(  # noqa: PLR0917 - a cache does best without keywords
         device,
         batch=batch,
         modes=(mode,),
+        # A fleet averages latents of int8, of the layers that its task trains.
+        latents=("int8",),
+        fewest_trained=None,
         examples=examples,
         dataset_bytes=dataset_bytes,
         codec=codec,

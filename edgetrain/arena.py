@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -71,11 +72,15 @@ def place(tensors: Sequence[Tensor]) -> tuple[Placement, ...]:
 
 def _greedy(order: Sequence[Tensor]) -> list[Placement]:
     placed: list[Placement] = []
+    # What is placed so far, by offset: plain tuples, because this loop is most of what planning is.
+    taken: list[tuple[int, int, int, int]] = []
     for tensor in order:
-        offset = 0
-        for other in sorted((p for p in placed if p.tensor.meets(tensor)), key=lambda p: p.offset):
-            if other.offset >= offset + tensor.room:
-                break
-            offset = max(offset, other.end)
+        first, last, room, offset = tensor.first, tensor.last, tensor.room, 0
+        for start, end, begun, done in taken:
+            if begun <= last and first <= done:
+                if start >= offset + room:
+                    break
+                offset = max(offset, end)
+        insort(taken, (offset, offset + room, first, last))
         placed.append(Placement(tensor, offset))
     return placed

@@ -43,7 +43,7 @@ class Choices:
 
 def walk(model: Model, choices: Choices) -> Iterator[tuple[Block, Op, Context]]:
     """Yield every op with its block and where it stands."""
-    blocks = list(model.blocks())
+    blocks, lowest = list(model.blocks()), model.lowest_trained
     for block in blocks:
         signal = block.source
         for op in block.ops:
@@ -56,7 +56,7 @@ def walk(model: Model, choices: Choices) -> Iterator[tuple[Block, Op, Context]]:
                 last=block.index == len(blocks) - 1,
                 block_pixels=block.pixels,
                 branch=_branch(blocks, block, choices.mode),
-                lowest=model.lowest_trained,
+                lowest=lowest,
                 latent=choices.latent,
                 gradient=block.gradient(choices.gradient),
                 twice=block.index - 1 in choices.remade,

@@ -23,7 +23,7 @@ from edgetrain.ops.op import Latent, Mode
 from edgetrain.ops.weights import LATENTS
 from edgetrain.sizes import format_size, parse_size
 
-__all__ = ["LARGEST_BATCH", "Plan", "micro_batches", "plan", "recomputing"]
+__all__ = ["LARGEST_BATCH", "Plan", "check_trainable", "micro_batches", "plan", "recomputing"]
 
 MAGIC = 0x31504154_45474445  # "EDGETAP1", little-endian
 SMALLEST_MICRO_BATCH = 2
@@ -231,9 +231,7 @@ def plan(
     chosen = gradient_of(gradient, draws)
     if micro_batch is not None and not 1 <= micro_batch <= batch:
         raise ModelError(f"micro-batch {micro_batch} is out of range: choose 1 to {batch}")
-    for block in model.blocks():
-        block.weights.check_mode(block.source, mode)
-    _check_latent(model, mode, latent)
+    check_trainable(model, mode, latent)
     most = min(block.weights.most_examples(block.source, draws) for block in model.blocks())
     limit = None if memory is None else parse_size(memory)
     tried = micro_batches(batch) if micro_batch is None else (micro_batch,)
@@ -267,7 +265,10 @@ def recomputing(base: Plan, remade: Iterable[int], streamed: Iterable[int]) -> P
     return _compile(base.model, base.batch, choices)
 
 
-def _check_latent(model: Model, mode: Mode, latent: Latent) -> None:
+def check_trainable(model: Model, mode: Mode, latent: Latent) -> None:
+    """Raise ModelError where the model cannot be trained in a mode, or with such latents."""
+    for block in model.blocks():
+        block.weights.check_mode(block.source, mode)
     if latent not in LATENTS:
         raise ModelError(f"unknown latents {latent!r}: choose one of {', '.join(LATENTS)}")
     if latent == "int8":

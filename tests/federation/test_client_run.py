@@ -18,7 +18,14 @@ from edgetrain import models
 from edgetrain.client.run import plan_task, run_task
 from edgetrain.client.worker import Job
 from edgetrain.data import store
-from edgetrain.errors import DataError, EdgetrainError, ModelError, PayloadError, WorkerError
+from edgetrain.errors import (
+    BudgetError,
+    DataError,
+    EdgetrainError,
+    ModelError,
+    PayloadError,
+    WorkerError,
+)
 from edgetrain.keys import derive_key
 from edgetrain.memory_profiler.budget import Budget
 from edgetrain.memory_profiler.device import Device
@@ -162,6 +169,21 @@ def test_a_device_that_nothing_fits_declines_politely(data: Path) -> None:
     report = run_task(a_task(), data, Budget(memory=1 << 20))
     assert (report.status, report.examples, report.update) == ("declined", 0, {})
     assert "nothing fits" in report.reason
+
+
+def test_a_device_trains_the_layers_and_latents_of_its_task_however_tight(data: Path) -> None:
+    """A fleet averages int8 latents of the layers that all devices train."""
+    task, device = a_task(), Device(base_bytes=8 << 20)
+    found = plan_task(task, data, ROOMY, device)
+    while found is not None:
+        assert found.plan.model == task.model
+        assert (found.plan.mode, found.plan.latent) == (task.mode, "int8")
+        least, budget = found, Budget(memory=int(found.estimate.memory.high) - 1)
+        try:
+            found = plan_task(task, data, budget, device)
+        except BudgetError:
+            found = None
+    assert least.plan.micro_batch == 2
 
 
 def test_a_device_without_examples_declines() -> None:

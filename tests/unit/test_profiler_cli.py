@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -81,13 +82,43 @@ def test_choose(capsys: pytest.CaptureFixture[str]) -> None:
     found = fields(capsys, *arguments)
     assert found["plan"]["mode"] == "fsb"
     assert found["plan"]["micro_batch"] == 16
+    assert found["plan"]["layers_frozen"] == 0
+    assert found["cost"]["unit"] == "operations"
     assert [other["plan"] for other in found["rejected"]] == [
-        f"fsb, {size} of 16, 1 thread" for size in (8, 4, 2)
+        "fsb, up to 8 of 16, 1 thread",
+        "fsb, up to 16 of 16, 1 thread, 1 to 2 layers frozen",
     ]
+    assert {other["fits"] for other in found["rejected"]} == {None}
     assert run(*arguments) == 0
     shown = capsys.readouterr().out
     assert "chosen: fsb, 16 of 16, 1 thread" in shown
-    assert "fsb, 2 of 16, 1 thread" in shown
+    assert "stand for joules" in shown
+    assert "fsb, up to 8 of 16, 1 thread" in shown
+
+
+def test_choose_says_what_would_make_a_plan_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("choose", "binarynet", "--base", "12MiB", "--memory", "100MiB")
+    found = fields(capsys, *arguments)
+    whole = next(other for other in found["rejected"] if other["cures"])
+    assert whole["plan"] == "bnn, 100 of 100, 1 thread"
+    assert whole["cures"][0] == "recomputing"
+    assert re.fullmatch(r"allow [0-9.]+ MiB of memory", whole["cures"][-1])
+    assert run(*arguments) == 0
+    assert "would fit with (cheapest first) recomputing, or" in capsys.readouterr().out
+
+
+def test_choose_leaves_open_what_it_is_told_to(capsys: pytest.CaptureFixture[str]) -> None:
+    narrow = ("choose", *NET, "--mode", "bnn", "--trainable", "all")
+    assert fields(capsys, *narrow, "--latent", "int4")["plan"]["latent"] == "int4"
+    told = json.dumps(fields(capsys, *narrow, "--latent", "int8")["rejected"])
+    assert not re.search("int4|frozen|fsb", told)
+    two = fields(capsys, "choose", *NET, "--mode", "bnn", "--trainable", "2")["rejected"]
+    assert any("1 layer frozen" in other["plan"] for other in two)
+    assert not any("2 layers frozen" in other["plan"] for other in two)
+    part = ("--examples", "1000", "--examples-per-second", "10", "--seconds", "20", "--partial")
+    found = fields(capsys, *narrow, *part)
+    assert found["estimate"]["examples"] == 160
+    assert found["asked"] == 1000
 
 
 def test_a_model_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,6 +135,9 @@ def test_a_model_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         (("choose", *NET, "--energy", "20Q"), ConfigError, "energy"),
         (("choose", *NET, "--mode", "bmn"), ConfigError, "'bnn'"),
         (("choose", "mlq"), ConfigError, "'mlp'"),
+        (("choose", *NET, "--latent", "int9"), ConfigError, "'int8'"),
+        (("choose", *NET, "--trainable", "most"), ConfigError, "all or any"),
+        (("choose", *NET, "--trainable", "9"), ModelError, "choose 1 to 3, or all"),
         (("estimate", *NET, "--hidden", "wide"), ConfigError, "256,256"),
         (("estimate", *NET, "--micro-batch", "17"), ModelError, "17"),
         (("estimate", *NET, "--codec", "morse"), ConfigError, "luq4"),
