@@ -7,7 +7,7 @@ NATIVE := $(shell find edgetrain/native -type f) CMakeLists.txt pyproject.toml c
 CXX_FILES := $(shell find edgetrain/native -name '*.hpp' -o -name '*.cpp')
 
 .DELETE_ON_ERROR:
-.PHONY: setup simulate test arm-test fuzz sanitize lint typecheck bench clean
+.PHONY: setup simulate test arm-test vm-test fuzz sanitize lint typecheck bench clean
 
 setup: $(VENV)/.fleet
 
@@ -32,6 +32,11 @@ test: $(VENV)/.dev
 arm-test: $(VENV)/.dev
 	command -v aarch64-linux-gnu-g++ && command -v qemu-aarch64-static
 	$(BIN)/python -m pytest tests/kernels/test_arm.py
+
+# systemd and cgroup v2 in an emulated machine; needs Debian's qemu-system-x86, and once debootstrap
+# and root to build its base. `make vm-test SCENARIOS=enforcement` runs one file of tests/vm/guest.
+vm-test: $(VENV)/.dev
+	$(BIN)/python tests/vm/run.py $(SCENARIOS)
 
 # Damaged payloads for as long as wanted; the seed that it prints draws the same ones again.
 fuzz: EXAMPLES ?= 20000
