@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from edgetrain.client.held import killed_for_memory
+from edgetrain.client.processes import Ended
 from edgetrain.memory_profiler.budget import Budget
 from edgetrain.memory_profiler.choose import Choice
 from edgetrain.task import PlanSummary, Report, Task
@@ -18,33 +20,37 @@ if TYPE_CHECKING:
 __all__ = ["accounted", "plan_summary"]
 
 KEY_SUFFIX = ".key"
+Settle = Callable[[Report, Ended], Report]
 
 
 @contextlib.contextmanager
 def accounted(
     path: Path | None, key: Path | None, task: Task, choice: Choice, budget: Budget
-) -> Iterator[Callable[[Report], Report]]:
+) -> Iterator[Settle]:
     """Hold the ledger for a task that is about to run; what is yielded takes its report.
 
     The intent is on the disk when the context is entered, the outcome when the report has been
-    taken; it is given back with the ledger's digest, signed with the key in the file `key`, which
-    is the ledger's name with KEY_SUFFIX unless given. A context left without a report leaves an
-    interrupted task. Without a path nothing is written or signed. Raises StorageError and
-    PayloadError as Ledger does, ConfigError as device_key does.
+    taken, with how its process ended; the report is given back with the ledger's digest, signed
+    with the key in the file `key`, which is the ledger's name with KEY_SUFFIX unless given. A
+    context left without a report leaves an interrupted task. Without a path nothing is written or
+    signed. Raises StorageError and PayloadError as Ledger does, ConfigError as device_key does.
     """
     if path is None:
-        yield lambda report: report
+        yield lambda report, _: report
         return
     # Only who keeps a ledger pays for hashlib and cryptography.
     from edgetrain.memory_profiler.ledger import Ledger  # noqa: PLC0415
+    from edgetrain.memory_profiler.quarantine import Quarantine  # noqa: PLC0415
     from edgetrain.memory_profiler.signature import device_key, signed_digest  # noqa: PLC0415
 
     with Ledger(path) as ledger:
         signer = device_key(key or path.with_name(path.name + KEY_SUFFIX))
         ledger.begin(intent_of(task, choice, budget))
 
-        def settle(report: Report) -> Report:
-            ledger.end(outcome_of(report))
+        def settle(report: Report, ended: Ended) -> Report:
+            ledger.end(outcome_of(report, ended))
+            if killed_for_memory(ended):
+                Quarantine(path).lower(task, choice.estimate.memory.high)
             return replace(report, digest=signed_digest(ledger, signer))
 
         yield settle
@@ -68,7 +74,7 @@ def intent_of(task: Task, choice: Choice, budget: Budget) -> Intent:
     )
 
 
-def outcome_of(report: Report) -> Outcome:
+def outcome_of(report: Report, ended: Ended) -> Outcome:
     """Return what a task that ran has used; of one that failed, only what was measured."""
     from edgetrain.memory_profiler.ledger_line import Outcome  # noqa: PLC0415
 
@@ -80,8 +86,10 @@ def outcome_of(report: Report) -> Outcome:
         examples=report.examples if worked else None,
         # A report that no worker wrote says 0, which is nobody's measurement.
         seconds=report.seconds or None,
-        joules=report.joules if worked else None,
-        joules_source=report.energy_source if worked and report.joules is not None else "none",
+        joules=report.joules,
+        joules_source=report.energy_source if report.joules is not None else "none",
+        enforcement=ended.enforced.enforcement if ended.enforced else None,
+        cause=ended.cause if ended.enforced else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""Worker processes: started, waited for, stopped when their time is up.
+"""Worker processes: started inside their limits, waited for, stopped where they pass one.
 
 A device starts a fresh worker for each task, so that the memory of one is gone before the next.
 A simulation of many devices on one machine uses warm ones, which do task after task: starting
@@ -11,112 +11,117 @@ from __future__ import annotations
 import atexit
 import contextlib
 import json
-import select
 import subprocess
 from dataclasses import dataclass
 from typing import IO
 
 from edgetrain.client.worker import SERVE, Job, debug_wanted
 from edgetrain.errors import WorkerError
+from edgetrain.memory_profiler.enforce.enforced import Cause, Enforced
+from edgetrain.memory_profiler.enforce.limits import GRACE_SECONDS, Limits
+from edgetrain.memory_profiler.enforce.supervise import Joules, Supervised, supervise
 from edgetrain.memory_profiler.memory import WORKER, worker_command, worker_environment
 
-__all__ = ["GRACE_SECONDS", "Outcome", "end_idle", "run_fresh", "run_warm"]
+__all__ = ["Ended", "end_idle", "run_fresh", "run_warm"]
 
-GRACE_SECONDS = 2.0
-"""From the request to stop to the end of the process: time for one micro-batch and the report."""
 TASKS_A_WORKER = 100
 """A warm worker makes room for a fresh one after so many tasks, whatever it has gathered."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How a task ended in its process: exit code, the line that says why, and whether in time.
+class Ended:
+    """How a task ended in its process.
 
-    A code below zero is that of a signal which ended the process. `stopped_after` is the limit in
-    seconds at which the process was asked to stop, or None.
+    Attributes:
+        code: exit code; below zero it is that of a signal which ended the process.
+        line: the line that says why it failed, or empty.
+        cause: why it was stopped or killed, or "finished" where it ended by itself.
+        enforced: what held it to its limits, and what it used; None of a warm worker, which has
+            none but time, and where there was no process.
     """
 
     code: int
     line: str = ""
-    stopped_after: float | None = None
+    cause: Cause = "finished"
+    enforced: Enforced | None = None
 
 
-def run_fresh(job: Job, limit: float) -> Outcome:
-    """Do a job in a process of its own, and stop it when `limit` seconds have passed.
+def run_fresh(job: Job, limits: Limits, joules: Joules | None = None) -> Ended:
+    """Do a job in a process of its own, held to its limits.
 
-    SIGTERM lets it report what it has; GRACE_SECONDS later SIGKILL ends it.
+    One that passes a limit is asked to stop, so that it reports what it has, and killed when its
+    grace has passed.
     """
     try:
-        process = start(job.to_json(), answers=False)
-    except OSError as error:
-        return cannot_start(error)
-    stopped_after = None
-    try:
-        for seconds, stop in ((limit, process.terminate), (GRACE_SECONDS, process.kill)):
-            try:
-                _, text = process.communicate(timeout=seconds)
-                break
-            except subprocess.TimeoutExpired:
-                stopped_after = limit
-                stop()
-        else:
-            _, text = process.communicate()
-    except BaseException:
-        process.kill()
-        process.wait()
-        raise
-    line = (text or "").strip().rpartition("\n")[2]
-    return Outcome(process.returncode, line.removeprefix("error: "), stopped_after)
+        enforced = supervise(
+            worker_command(WORKER, job.to_json()),
+            limits,
+            joules=joules,
+            env=worker_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=None if debug_wanted() else subprocess.PIPE,
+        )
+    except WorkerError as error:
+        return Ended(error.exit_code, str(error))
+    line = enforced.words.strip().rpartition("\n")[2]
+    return Ended(enforced.code, line.removeprefix("error: "), enforced.cause, enforced)
 
 
-def run_warm(job: Job, limit: float) -> Outcome:
-    """Do a job in a process that has done others before, if one is idle; otherwise as run_fresh."""
+def run_warm(job: Job, limits: Limits) -> Ended:
+    """Do a job in a process that has done others before, if one is idle; otherwise in a new one.
+
+    It is held to its time alone.
+    """
     worker = take_idle()
     try:
         worker = worker or WarmWorker()
-    except OSError as error:
-        return cannot_start(error)
-    outcome = worker.do(job, limit)
+    except WorkerError as error:
+        return Ended(error.exit_code, str(error))
+    ended = worker.do(job, limits)
     if worker.usable:
         IDLE.append(worker)
     else:
         worker.end()
-    return outcome
+    return ended
 
 
 class WarmWorker:
-    """A worker process that takes jobs, one a line, and answers each with its outcome."""
+    """A worker process that takes jobs, one a line, and answers each with how it ended."""
 
     def __init__(self) -> None:
-        self.process = start(SERVE, answers=True)
+        self.running = Supervised(
+            worker_command(WORKER, SERVE),
+            Limits(),
+            env=worker_environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=None if debug_wanted() else subprocess.DEVNULL,
+        )
+        self.process = self.running.process
         self.usable = True
         self._tasks = 0
 
-    def do(self, job: Job, limit: float) -> Outcome:
-        """Return the outcome of a job; afterwards `usable` says whether there may be another."""
+    def do(self, job: Job, limits: Limits) -> Ended:
+        """Return how a job ended; afterwards `usable` says whether there may be another."""
         self._tasks += 1
         self.usable = False
-        stopped_after = None
         try:
             self._send(job)
-            for seconds, stop in (
-                (limit, self.process.terminate),
-                (GRACE_SECONDS, self.process.kill),
-            ):
-                if self._has_answered(seconds):
-                    break
-                stopped_after = limit
-                stop()
-            answer = pipe(self.process.stdout).readline()
+            answers = pipe(self.process.stdout)
+            stopped = self.running.watch(
+                Limits(seconds=limits.seconds, grace=limits.grace), answers.fileno()
+            )
+            answer = answers.readline()
         except BaseException:
-            self.process.kill()
-            self.process.wait()
+            self.running.end()
             raise
         if not answer:
-            return Outcome(self.process.wait(), "", stopped_after)
+            enforced = self.running.end()
+            return Ended(enforced.code, cause=enforced.cause)
         code, line, again = json.loads(answer)
-        self.usable = again and stopped_after is None and self._tasks < TASKS_A_WORKER
-        return Outcome(code, line, stopped_after)
+        self.usable = again and stopped is None and self._tasks < TASKS_A_WORKER
+        return Ended(code, line, stopped or "finished")
 
     def end(self) -> None:
         """Let the process end: it does when there is nobody who could send another job."""
@@ -124,21 +129,16 @@ class WarmWorker:
             # A process that died with a job unread leaves bytes that closing cannot deliver.
             with contextlib.suppress(BrokenPipeError):
                 pipe(stream).close()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        self.running.end()
 
     def _send(self, job: Job) -> None:
         # If it has just died there will be no answer, which is what the caller looks for.
         with contextlib.suppress(BrokenPipeError):
-            print(job.to_json(), file=pipe(self.process.stdin), flush=True)
-
-    def _has_answered(self, seconds: float) -> bool:
-        poll = select.poll()
-        poll.register(pipe(self.process.stdout), select.POLLIN)
-        return bool(poll.poll(1000 * seconds))
+            stdin = pipe(self.process.stdin)
+            stdin.write(job.to_json().encode() + b"\n")
+            stdin.flush()
 
 
 IDLE: list[WarmWorker] = []
@@ -152,7 +152,7 @@ def take_idle() -> WarmWorker | None:
             worker = IDLE.pop()
         except IndexError:
             return None
-        if worker.process.poll() is None:
+        if worker.running.running:
             return worker
         worker.end()
 
@@ -164,30 +164,7 @@ def end_idle() -> None:
         worker.end()
 
 
-def start(argument: str, *, answers: bool) -> subprocess.Popen[str]:
-    """Start a worker process, with pipes to talk to it or with one for its last words.
-
-    A group of its own keeps it from a terminal's Ctrl-C, which is this process's to handle.
-    """
-    last_words = subprocess.DEVNULL if answers else subprocess.PIPE
-    return subprocess.Popen(
-        worker_command(WORKER, argument),
-        env=worker_environment(),
-        stdin=subprocess.PIPE if answers else subprocess.DEVNULL,
-        stdout=subprocess.PIPE if answers else subprocess.DEVNULL,
-        stderr=None if debug_wanted() else last_words,
-        text=True,
-        errors="replace",
-        process_group=0,
-    )
-
-
-def cannot_start(error: OSError) -> Outcome:
-    """Return the outcome of a job for which there was no process."""
-    return Outcome(WorkerError.exit_code, f"cannot start a process: {error.strerror}")
-
-
-def pipe(stream: IO[str] | None) -> IO[str]:
+def pipe(stream: IO[bytes] | None) -> IO[bytes]:
     """Return a stream that is known to be there."""
     assert stream is not None
     return stream

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import tempfile
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -10,7 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from edgetrain.client.account import accounted, plan_summary
-from edgetrain.client.processes import Outcome, run_fresh, run_warm
+from edgetrain.client.held import admitted, counted, early, held_to, why_killed
+from edgetrain.client.processes import Ended, run_fresh, run_warm
 from edgetrain.client.worker import Job
 from edgetrain.data import store
 from edgetrain.errors import (
@@ -23,6 +23,9 @@ from edgetrain.errors import (
 from edgetrain.memory_profiler.budget import Budget
 from edgetrain.memory_profiler.choose import Choice, choose
 from edgetrain.memory_profiler.device import Device
+from edgetrain.memory_profiler.enforce.admission import Policy
+from edgetrain.memory_profiler.enforce.joules import Counted
+from edgetrain.memory_profiler.enforce.limits import Limits
 from edgetrain.model import Model
 from edgetrain.storage import replace_file
 from edgetrain.task import Kind, Mode, PlanSummary, Report, Status, Task, one_line
@@ -32,6 +35,7 @@ __all__ = ["plan_task", "run_task"]
 HANGING_SECONDS = 3600.0
 """No task may take longer, even where no clock but a simulated one judges it."""
 PLANS_REMEMBERED = 512
+ANY_TIME = Policy()
 Shape = tuple[str, str, Kind, str, Model, PlanSummary]
 """All that the peak memory of a task depends on: who, which data, what is asked, which plan."""
 PEAKS: dict[Shape, int] = {}
@@ -48,6 +52,7 @@ def run_task(
     simulated: bool = False,
     ledger: Path | None = None,
     ledger_key: Path | None = None,
+    policy: Policy = ANY_TIME,
 ) -> Report:
     """Return the report of a task, done in a worker process.
 
@@ -57,19 +62,25 @@ def run_task(
     written for the worker or the ledger cannot be written, PayloadError when `ledger` is none,
     ConfigError when the key cannot be used.
 
-    `device` is this machine unless given. The owner's seconds and the task's deadline stop the
-    worker, which then reports what it has learnt so far. Task and report lie in `folder` and stay
-    there, safely on the disk; without it they are temporary. `simulated` is for a device that is
-    not this machine: its time is not judged by this machine's clock (the owner's seconds are by
-    the modelled speed, the deadline by the caller), and its worker may have done other tasks. Its
+    `device` is this machine unless given. A task begins only where this machine has the memory left
+    and `policy` allows it (see enforce.admission). The worker is held to the budget's memory and
+    energy, the owner's seconds and the task's deadline: where it passes one it is stopped, and
+    reports what it has learnt so far; a plan that was killed for its memory is not tried again
+    with the same ledger. Task and report lie in `folder` and stay there, safely on the disk;
+    without it they are temporary. `simulated` is for a device that is not this machine: it is held
+    to no limit, its time is not judged by this machine's clock (the owner's seconds are by the
+    modelled speed, the deadline by the caller), and its worker may have done other tasks. Its
     peak memory is that of the first task of the same shape, which a fresh worker does.
     `ledger` is the file that keeps account: the intent is on the disk before the worker starts,
     the outcome before this returns; a task that declines uses nothing and is not written. Another
     task with the same ledger waits meanwhile. The report carries the ledger's digest, signed with
     the key in `ledger_key`: beside the ledger, and made when it is missing, unless given.
     """
+    device = device or Device()
     try:
-        choice = plan_task(task, dataset, budget, device or Device())
+        choice = plan_task(task, dataset, less_quarantine(budget, ledger, task), device)
+        if choice is not None and not simulated:
+            admitted(choice.estimate, policy)
     except (BudgetError, ConfigError, ModelError) as error:
         return refusal(task, "declined", error)
     except EdgetrainError as error:
@@ -77,8 +88,9 @@ def run_task(
     if choice is None:
         return refusal(task, "declined", "no examples")
     shape = (task.device, str(dataset), task.kind, task.codec, task.model, plan_summary(choice))
-    run = run_warm if simulated and shape in PEAKS else run_fresh
-    limit = HANGING_SECONDS if simulated else time_limit(task, budget)
+    limits = Limits(seconds=HANGING_SECONDS)
+    if not simulated:
+        limits = held_to(choice, budget, device, time_limit(task, budget))
     with accounted(ledger, ledger_key, task, choice, budget) as settle, place(folder) as there:
         job = Job(
             task=str(Path(there) / "task"),
@@ -91,11 +103,24 @@ def run_task(
         )
         Path(job.report).unlink(missing_ok=True)
         replace_file(Path(job.task), [task.encode()], durable=job.durable)
-        found = collect(task, Path(job.report), run(job, limit))
-        report = with_expectations(found, choice, simulated=simulated)
         if simulated:
-            report = with_fresh_peak(report, shape)
-        return settle(report)
+            ended = run_warm(job, limits) if shape in PEAKS else run_fresh(job, limits)
+            report = with_modelled_use(collect(task, Path(job.report), ended, limits), choice)
+            return settle(with_fresh_peak(report, shape), ended)
+        energy = counted(device)
+        ended = run_fresh(job, limits, energy.joules if energy else None)
+        report = with_use(collect(task, Path(job.report), ended, limits), choice, energy)
+        return settle(report, ended)
+
+
+def less_quarantine(budget: Budget, ledger: Path | None, task: Task) -> Budget:
+    """Return the budget without the memory that killed an earlier plan of such a task."""
+    if ledger is None:
+        return budget
+    from edgetrain.memory_profiler.quarantine import Quarantine  # noqa: PLC0415  (loads hashlib)
+
+    bounds = (budget.memory, Quarantine(ledger).ceiling(task))
+    return replace(budget, memory=min((b for b in bounds if b is not None), default=None))
 
 
 def plan_task(
@@ -167,29 +192,17 @@ def place(folder: Path | None) -> AbstractContextManager[Path | str]:
     return nullcontext(folder) if folder else tempfile.TemporaryDirectory(prefix="edgetrain-")
 
 
-def collect(task: Task, path: Path, outcome: Outcome) -> Report:
+def collect(task: Task, path: Path, ended: Ended, limits: Limits) -> Report:
     """Return the report that the worker left, or one that says why it left none."""
     if not path.exists():
-        return refusal(task, "failed", cause_of(outcome))
+        return refusal(task, "failed", why_killed(ended, limits))
     try:
         report = Report.decode(path.read_bytes(), task)
     except (PayloadError, OSError) as error:
         return refusal(task, "failed", f"the worker's report cannot be read: {error}")
-    if report.examples and report.reason and outcome.stopped_after is not None:
-        return replace(report, reason=f"stopped early, after {outcome.stopped_after:g} s")
+    if report.examples and report.reason:
+        return replace(report, reason=early(ended, limits) or report.reason)
     return report
-
-
-def cause_of(outcome: Outcome) -> str:
-    """Return why a worker ended without a report, and what may help."""
-    if outcome.code == -signal.SIGKILL and outcome.stopped_after is not None:
-        return f"took longer than {outcome.stopped_after:g} s and did not stop: allow it more time"
-    if outcome.code == -signal.SIGKILL:
-        return "the worker was killed, most likely for want of memory: allow it less"
-    if outcome.code < 0:
-        name = signal.Signals(-outcome.code).name
-        return f"the worker was ended by {name}: run it with EDGETRAIN_DEBUG=1 to see where"
-    return outcome.line or f"the worker ended with {outcome.code} and without a report"
 
 
 def refusal(task: Task, status: Status, reason: object) -> Report:
@@ -197,23 +210,34 @@ def refusal(task: Task, status: Status, reason: object) -> Report:
     return Report(status, task.version, task.device, reason=one_line(reason))
 
 
-def with_expectations(report: Report, choice: Choice, *, simulated: bool) -> Report:
-    """Return the report with what the plan was expected to use beside what it used.
+def with_use(report: Report, choice: Choice, energy: Counted | None) -> Report:
+    """Return the report with its plan, and the joules that were counted beside what it tells."""
+    used = energy.used() if energy else None
+    return replace(
+        report,
+        plan=plan_summary(choice),
+        predicted_peak_bytes=choice.estimate.peak_bytes,
+        joules=used,
+        energy_source=energy.source if energy and used is not None else "none",
+    )
 
-    The seconds of a simulated device are the modelled ones: this machine's would say nothing
-    about it, and would make two reports of one task differ in length.
+
+def with_modelled_use(report: Report, choice: Choice) -> Report:
+    """Return a simulated device's report with what the plan was expected to use.
+
+    The seconds are the modelled ones: this machine's would say nothing about that device, and would
+    make two reports of one task differ in length.
     """
     expected = choice.estimate
     energy = expected.energy
     share = report.examples / expected.examples
-    modelled = share * expected.seconds.middle if expected.seconds else 0.0
     # A task that failed has used energy as well; nobody knows how much.
     known = energy is not None and report.examples > 0
     return replace(
         report,
         plan=plan_summary(choice),
         predicted_peak_bytes=expected.peak_bytes,
-        seconds=modelled if simulated else report.seconds,
+        seconds=share * expected.seconds.middle if expected.seconds else 0.0,
         joules=share * energy.middle if energy and known else None,
         energy_source=expected.source if known else "none",
     )

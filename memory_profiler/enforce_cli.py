@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Annotated, Any, cast
 
 import typer
@@ -16,12 +16,11 @@ from rich.table import Table
 
 from edgetrain.errors import ConfigError, EnforceError, OverBudgetError
 from edgetrain.memory_profiler.budget import Budget, format_joules, format_seconds
-from edgetrain.memory_profiler.energy.meter import Meter, open_meter
 from edgetrain.memory_profiler.enforce.admission import Policy, admit
 from edgetrain.memory_profiler.enforce.enforced import CAUSES, Enforced
-from edgetrain.memory_profiler.enforce.joules import joules_at, metered
+from edgetrain.memory_profiler.enforce.joules import Counted, count, modelled
 from edgetrain.memory_profiler.enforce.limits import BELTS, GRACE_SECONDS, Belt, Limits
-from edgetrain.memory_profiler.enforce.supervise import Joules, supervise
+from edgetrain.memory_profiler.enforce.supervise import supervise
 from edgetrain.options import Json
 from edgetrain.sizes import format_size, parse_size
 
@@ -29,15 +28,6 @@ __all__ = ["run_command"]
 
 KILLED = 128
 """What shells add to a signal's number for the exit code of a command that it ended."""
-
-
-@dataclass(frozen=True)
-class Energy:
-    """How joules are counted: by whom, and what tells them; the meter itself if there is one."""
-
-    source: str
-    joules: Joules
-    meter: Meter | None = None
 
 
 def run_command(
@@ -122,33 +112,25 @@ def belts_of(names: str) -> frozenset[Belt]:
     return frozenset(cast("list[Belt]", found))
 
 
-def energy_of(limits: Limits, watts: float | None) -> Energy | None:
+def energy_of(limits: Limits, watts: float | None) -> Counted | None:
     """Return how joules are counted, or None where nobody asks.
 
     Raises EnforceError where joules are limited and nothing here counts them.
     """
-    if watts is not None:
-        return Energy("modelled", joules_at(watts))
-    opened = open_meter()
-    if opened.meter is not None:
-        opened.meter.start()
-        return Energy(opened.meter.source, metered(opened.meter), opened.meter)
-    if limits.wants("energy"):
+    found = count() if watts is None else modelled(watts)
+    if found is None and limits.wants("energy"):
         raise EnforceError(
             "nothing here counts joules, so that nobody could hold a command to them: give --watts "
             "to model them, or see `edgetrain-profile meters`"
         )
-    return None
+    return found
 
 
-def joules_used(counted: Energy | None) -> dict[str, Any]:
+def joules_used(counted: Counted | None) -> dict[str, Any]:
     """Return the joules in the end and their source; unknown is null."""
-    if counted is None:
-        return {"joules": None, "joules_source": "none"}
-    if counted.meter is None:
-        return {"joules": counted.joules(), "joules_source": counted.source}
-    reading = counted.meter.read()
-    return {"joules": reading.value, "joules_source": reading.source}
+    used = counted.used() if counted else None
+    source = "none" if counted is None or used is None else counted.source
+    return {"joules": used, "joules_source": source}
 
 
 def fields_of(

@@ -1,6 +1,6 @@
 """One line of a ledger: what a task may use or has used, the sums so far, and two checksums.
 
-A line is a JSON object, `{"ledger":2,"number":..,"previous":..,"time":..,"intent":{..} or
+A line is a JSON object, `{"ledger":3,"number":..,"previous":..,"time":..,"intent":{..} or
 "outcome":{..},"totals":{..},"sha256":..}`. `previous` is the sha256 of the whole line before it,
 newline included, which chains the lines; `sha256` is that of all bytes of this line before itself,
 so that the last line is covered as well. What is unknown is null, never 0.
@@ -21,6 +21,7 @@ from edgetrain.errors import ConfigError, PayloadError
 from edgetrain.fields import Rule, check_fields, choice, maybe, real, text, whole
 from edgetrain.memory_profiler.budget import Budget
 from edgetrain.memory_profiler.device import Device
+from edgetrain.memory_profiler.enforce.enforced import CAUSES, Cause, Enforcement
 from edgetrain.task import (
     MAX_COUNT,
     MAX_JOULES,
@@ -44,7 +45,9 @@ __all__ = [
     "digest",
 ]
 
-VERSION = 2
+VERSION = 3
+READABLE = 2
+"""The oldest version that is read: its outcomes do not say what held the task to its budget."""
 PREFIX = b'{"ledger":'
 """How every line begins."""
 MAX_LINE = 1 << 13
@@ -114,6 +117,9 @@ class Outcome:
         reason: why it failed or was cut short; else empty.
         measured_peak_bytes, examples, seconds: what the training process used, or null.
         joules, joules_source: the energy and where the figure comes from, or null and "none".
+        enforcement: whether the kernel held the process to its memory, "hard", or a watch, "soft";
+            null where nobody knows.
+        cause: why the process ended, a key of enforce.enforced.CAUSES, or null.
     """
 
     status: OutcomeStatus
@@ -123,6 +129,8 @@ class Outcome:
     seconds: float | None = None
     joules: float | None = None
     joules_source: str = "none"
+    enforcement: Enforcement | None = None
+    cause: Cause | None = None
 
     RULES: ClassVar[Mapping[str, Rule]] = {
         "status": choice(*get_args(OutcomeStatus)),
@@ -132,6 +140,8 @@ class Outcome:
         "seconds": SECONDS,
         "joules": JOULES,
         "joules_source": SOURCE,
+        "enforcement": maybe(choice(*get_args(Enforcement))),
+        "cause": maybe(choice(*CAUSES)),
     }
 
 
@@ -225,8 +235,10 @@ class Line:
         found = [name for name in ENTRIES if name in told]
         if len(found) != 1:
             raise PayloadError("it is neither an intent nor an outcome")
+        if told["ledger"] == READABLE and isinstance(told.get("outcome"), dict):
+            told["outcome"] = {"enforcement": None, "cause": None} | told["outcome"]
         rules: dict[str, Rule] = {
-            "ledger": whole(VERSION, VERSION),
+            "ledger": whole(READABLE, VERSION),
             "number": COUNT,
             "previous": text(len(START)),
             "time": real(0, 1e12),

@@ -111,19 +111,21 @@ def kind_of(report: Report) -> str:
     return {"trained": "train", "evaluated": "evaluate"}[report.status]
 
 
-def test_what_a_failed_task_used_is_unknown(
+def test_of_a_failed_task_the_energy_alone_is_known(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "ledger"
     command = [sys.executable, "-c", "raise SystemExit(3)"]
     monkeypatch.setattr("edgetrain.client.processes.worker_command", lambda *_: command)
     report = run_task(a_task(), data, ROOMY, PI, ledger=path)
-    assert (report.status, report.joules, report.energy_source) == ("failed", None, "none")
+    assert (report.status, report.energy_source) == ("failed", "modelled")
+    assert report.joules is not None
     ((intent, outcome),) = pairs(path)
     assert intent.joules is not None
+    assert (outcome.cause, outcome.joules_source) == ("finished", "modelled")
     assert (outcome.status, outcome.reason) == ("failed", report.reason)
     used = (outcome.measured_peak_bytes, outcome.examples, outcome.seconds, outcome.joules)
-    assert used == (None, None, None, None)
+    assert used == (None, None, None, report.joules)
 
 
 def test_a_task_that_declines_uses_nothing_and_is_not_written(data: Path, tmp_path: Path) -> None:

@@ -17,13 +17,15 @@ from edgetrain.client.processes import WarmWorker, end_idle, run_fresh, run_warm
 from edgetrain.client.worker import Job
 from edgetrain.data import store
 from edgetrain.errors import DataError
+from edgetrain.memory_profiler.enforce.limits import Limits
 from edgetrain.planner import plan
 from edgetrain.task import Report, Task
 from edgetrain.train import Trainer
 
 FEATURES, CLASSES, EXAMPLES = 64, 4, 200
 MODEL = models.mlp(inputs=FEATURES, classes=CLASSES, hidden=(64,))
-UNHURRIED = 60.0
+WAIT = 60.0
+UNHURRIED = Limits(seconds=WAIT)
 # A warm worker may hold this much more than a fresh one: what its heap keeps of earlier tasks.
 GATHERED = 0.03
 
@@ -98,8 +100,8 @@ def test_a_failure_is_told_and_harms_no_later_task(tmp_path: Path) -> None:
 def test_a_warm_worker_stops_in_time_and_is_not_used_again(tmp_path: Path) -> None:
     task = a_task(local_epochs=1000)
     job = a_job(tmp_path, task, examples=100 * EXAMPLES)
-    outcome = run_warm(job, 1.0)
-    assert outcome.stopped_after == 1.0
+    outcome = run_warm(job, Limits(seconds=1.0))
+    assert outcome.cause == "seconds"
     assert report_of(job, task).reason == "stopped early"
     assert not processes.IDLE
 
@@ -144,7 +146,7 @@ def test_threads_share_the_idle_workers(tmp_path: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(UNHURRIED)
+        thread.join(WAIT)
     updates = [report_of(job).update for job in jobs]
     assert all(update == updates[0] for update in updates)
     assert 1 <= len(processes.IDLE) <= len(jobs)
@@ -155,7 +157,7 @@ def test_a_worker_ends_with_whoever_started_it() -> None:
     stdin = worker.process.stdin
     assert stdin is not None
     stdin.close()
-    assert worker.process.wait(UNHURRIED) == 0
+    assert worker.process.wait(WAIT) == 0
     worker.end()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import resource
@@ -31,6 +32,7 @@ OUTCOMES = (
     Outcome("failed", "the worker was killed"),
     Outcome("evaluated", "", 16_000_000, 90, 0.1),
     Outcome("interrupted", "power was lost"),
+    Outcome("failed", "its memory passed 48 MiB", 48_000_000, enforcement="soft", cause="killed"),
 )
 COMPLETE = 2 * len(OUTCOMES)
 
@@ -76,15 +78,15 @@ def test_sums_cover_what_is_known_and_count_what_is_not(tmp_path: Path) -> None:
     write(tmp_path / "ledger")
     totals = verify(tmp_path / "ledger").totals
     assert totals == Totals(
-        tasks=4,
+        tasks=5,
         examples=630,
-        examples_unknown=2,
+        examples_unknown=3,
         seconds=2.6,
-        seconds_unknown=2,
+        seconds_unknown=3,
         joules=1.6,
-        joules_unknown=3,
+        joules_unknown=4,
         joules_source="modelled",
-        measured_peak_bytes=17_100_000,
+        measured_peak_bytes=48_000_000,
     )
 
 
@@ -333,3 +335,15 @@ def test_two_processes_take_turns(tmp_path: Path) -> None:
     verdict = verify(path)
     assert (verdict.lines, verdict.broken, verdict.totals.tasks) == (80, None, 40)
     assert verdict.totals.examples == 40
+
+
+def test_a_line_of_the_version_before_is_read() -> None:
+    outcome = Outcome("trained", "", 17_100_000, 540, 2.5, 1.6, "modelled")
+    line = Line(1, "0" * 64, 1e9, outcome, Totals().plus(outcome))
+    body, _, _ = line.encode().rpartition(b',"sha256":"')
+    old = body.replace(b'"ledger":3', b'"ledger":2').replace(
+        b',"enforcement":null,"cause":null', b""
+    )
+    assert len(old) < len(body)
+    sealed = old + b',"sha256":"' + hashlib.sha256(old).hexdigest().encode() + b'"}\n'
+    assert Line.decode(sealed) == line

@@ -1,0 +1,223 @@
+"""A worker is held to the budget, what it passed is told, and no plan is retried as it was.
+
+Real processes throughout: those that misbehave stand in for the worker's command.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgetrain import models
+from edgetrain.client.run import run_task
+from edgetrain.data import store
+from edgetrain.memory_profiler.budget import Budget
+from edgetrain.memory_profiler.device import Device
+from edgetrain.memory_profiler.enforce.admission import Policy
+from edgetrain.memory_profiler.ledger import read, verify
+from edgetrain.memory_profiler.ledger_line import Intent, Outcome
+from edgetrain.planner import plan
+from edgetrain.task import Report, Task
+from edgetrain.train import Trainer
+
+FEATURES, CLASSES, BATCH = 64, 4, 64
+MODEL = models.mlp(inputs=FEATURES, classes=CLASSES, hidden=(512, 512))
+MEMORY = 64 << 20
+BUDGET = Budget(memory=MEMORY)
+GROWS = f"""
+import mmap, signal
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+shared = mmap.mmap(-1, {16 * MEMORY})
+for place in range(0, len(shared), mmap.PAGESIZE): shared[place] = 1
+"""
+"""Takes page after page of shared memory, which RLIMIT_DATA does not count, and heeds no signal."""
+KILLS = int(os.environ.get("EDGETRAIN_KILLS", "6"))
+"""The long form is 200."""
+SPAWNED_WITHIN = 30.0
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "device.etd"
+    generator = random.Random(0)
+    labels = bytes(generator.randrange(CLASSES) for _ in range(20 * BATCH))
+    store.write(path, generator.randbytes(len(labels) * FEATURES), labels, CLASSES, (FEATURES,))
+    return path
+
+
+def a_task(**changes: Any) -> Task:
+    state = Trainer(plan(MODEL, BATCH), seed=5).state()
+    fields: dict[str, Any] = {
+        "kind": "train",
+        "version": 1,
+        "device": "left",
+        "model": MODEL,
+        "mode": "bnn",
+        "batch": BATCH,
+        "local_epochs": 1,
+        "learning_rate": 0.04,
+        "codec": "luq4",
+        "seed": 5,
+        "deadline": None,
+        "state": state,
+    }
+    return Task(**fields | changes)
+
+
+def entries(ledger: Path) -> list[tuple[Intent, Outcome]]:
+    """Return the tasks of a ledger that verifies."""
+    assert verify(ledger).broken is None
+    found = [line.entry for line in read(ledger)]
+    pairs = list(zip(found[::2], found[1::2], strict=True))
+    assert all(isinstance(i, Intent) and isinstance(o, Outcome) for i, o in pairs)
+    return pairs  # type: ignore[return-value]
+
+
+def instead(monkeypatch: pytest.MonkeyPatch, code: str, times: int = 1) -> Callable[..., list[str]]:
+    """Let other code stand in for the worker so many times."""
+    from edgetrain.client import processes  # noqa: PLC0415
+
+    real, left = processes.worker_command, [times]
+
+    def command(*arguments: str) -> list[str]:
+        left[0] -= 1
+        return [sys.executable, "-c", code] if left[0] >= 0 else real(*arguments)
+
+    monkeypatch.setattr(processes, "worker_command", command)
+    return command
+
+
+def test_a_worker_that_outgrows_its_memory_ends_and_its_plan_is_not_retried(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = tmp_path / "ledger"
+    instead(monkeypatch, GROWS)
+    failed = run_task(a_task(), data, BUDGET, ledger=ledger)
+    assert failed.status == "failed"
+    assert "the next plan is smaller" in failed.reason
+    later = run_task(a_task(), data, BUDGET, ledger=ledger)
+    (first, outcome), (second, ended) = entries(ledger)
+    assert outcome.enforcement in ("hard", "soft")
+    assert outcome.cause == ("memory_hard" if outcome.enforcement == "hard" else "memory_soft")
+    assert (later.status, ended.cause) == ("trained", "finished")
+    assert second.predicted_peak_bytes < first.predicted_peak_bytes
+
+
+def test_private_memory_past_the_plan_is_refused_where_it_is_asked_for(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asks = f"import sys\ntry: bytearray({MEMORY} * 4)\nexcept MemoryError: sys.exit('caught')"
+    instead(monkeypatch, asks)
+    report = run_task(a_task(), data, BUDGET)
+    assert (report.status, report.reason) == ("failed", "caught")
+
+
+def test_a_killed_plan_is_quarantined_until_nothing_fits(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = tmp_path / "ledger"
+    instead(monkeypatch, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)", 1000)
+    statuses, peaks = [], []
+    while not statuses or statuses[-1] == "failed":
+        report = run_task(a_task(), data, BUDGET, ledger=ledger)
+        statuses.append(report.status)
+        peaks.append(report.predicted_peak_bytes)
+    assert statuses[-1] == "declined"
+    tried = [peak for peak in peaks if peak is not None]
+    assert len(tried) > 1
+    assert tried == sorted(set(tried), reverse=True)
+
+
+def test_a_damaged_quarantine_says_what_to_do(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "ledger.quarantine").write_text('{"a": -1}')
+    report = run_task(a_task(), data, BUDGET, ledger=tmp_path / "ledger")
+    assert report.status == "failed"
+    assert "remove it" in report.reason
+    assert (tmp_path / "ledger.quarantine").read_text() == '{"a": -1}'
+
+
+def test_energy_stops_a_task_which_reports_what_it_has(data: Path, tmp_path: Path) -> None:
+    # By its figures the device is quick; by its clock it is not.
+    device = Device(name="hungry", examples_per_second=1e9, watts=1000)
+    task, allowed = a_task(local_epochs=1000), Budget(memory=MEMORY, energy=1500.0)
+    report = run_task(task, data, allowed, device, ledger=tmp_path / "ledger")
+    assert report.status == "trained", report.reason
+    assert "stopped early, after the" in report.reason
+    assert report.examples > 0
+    ((_, outcome),) = entries(tmp_path / "ledger")
+    assert outcome.cause == "energy"
+
+
+def test_a_task_begins_only_where_there_is_room(data: Path, tmp_path: Path) -> None:
+    report = run_task(
+        a_task(), data, BUDGET, ledger=tmp_path / "ledger", policy=Policy(headroom=1 << 60)
+    )
+    assert (report.status, report.examples) == ("declined", 0)
+    assert report.reason.startswith("not now")
+    assert not (tmp_path / "ledger").exists()
+
+
+DAEMON = """
+import sys
+from pathlib import Path
+from edgetrain.client.run import run_task
+from edgetrain.memory_profiler.budget import Budget
+from edgetrain.task import Task
+task, data, ledger, memory = sys.argv[1:]
+decoded = Task.decode(Path(task).read_bytes())
+print("begun", flush=True)
+while True:
+    run_task(decoded, data, Budget(memory=int(memory)), ledger=Path(ledger))
+"""
+
+
+def test_a_kill_at_any_moment_leaves_a_ledger_that_verifies(data: Path, tmp_path: Path) -> None:
+    """Now the worker is killed, now whoever started it; then a round is done in peace."""
+    ledger, generator = tmp_path / "ledger", random.Random(7)
+    (tmp_path / "task").write_bytes(a_task(local_epochs=50).encode())
+    command = [sys.executable, "-c", DAEMON, *map(str, (tmp_path / "task", data, ledger, MEMORY))]
+    before = None
+    for _ in range(KILLS):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, process_group=0) as daemon:
+            assert daemon.stdout is not None
+            assert daemon.stdout.readline() == b"begun\n"
+            # Any moment will do: that is the point.
+            threading.Event().wait(generator.uniform(0.0, 1.5))
+            for victim in children(daemon.pid) if generator.random() < 0.5 else ():
+                os.kill(victim, signal.SIGKILL)
+            daemon.kill()
+        report = run_task(a_task(), data, BUDGET, ledger=ledger)
+        assert report.status == "trained", report.reason
+        assert verify(ledger).broken is None
+        assert not verify(ledger).running
+        peak = report.predicted_peak_bytes
+        assert peak is not None
+        assert before is None or peak <= before
+        before = peak
+
+
+def children(process: int) -> list[int]:
+    """Return the processes that a process has started."""
+    found: list[int] = []
+    for thread in Path(f"/proc/{process}/task").iterdir():
+        found += map(int, (thread / "children").read_text().split())
+    return found
+
+
+def test_a_report_says_nothing_of_belts_but_the_ledger_does(data: Path, tmp_path: Path) -> None:
+    report = run_task(a_task(), data, BUDGET, ledger=tmp_path / "ledger")
+    assert isinstance(report, Report)
+    ((_, outcome),) = entries(tmp_path / "ledger")
+    assert outcome.enforcement in ("hard", "soft")
+    assert outcome.cause == "finished"
+    assert outcome.measured_peak_bytes is not None
+    assert outcome.measured_peak_bytes <= MEMORY
