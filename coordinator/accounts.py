@@ -83,7 +83,7 @@ def folded(accumulator: Accumulator, answer: Answer) -> Answer:
     """Return an answer after its update, if it has one, was added to the round's sum."""
     if answer.report is None or answer.status != "trained":
         return answer
-    refused = accumulator.fold(answer.report)
+    refused = accumulator.fold(answer.report, answer.task.state if answer.task else None)
     if refused is None:
         return answer
     return replace(answer, status="refused", reason=one_line(f"refused: {refused}"))

@@ -1,17 +1,22 @@
 """Aggregation: every report is added to one running sum of integers, and forgotten.
 
-    weight   <- clip( weight + sum_i n_i d_i / sum_i n_i )     d_i the change that device i sent
-    scale    <- clip( sum_i n_i a_i / sum_i n_i )              a_i the scale that device i sent
-    statistic <- sum_i n_i x_i / sum_i n_i
+    value <- clip( value + sum_i n_i w_i d_i / sum_i n_i )
 
-n_i is the number of examples that device i really used. All sums are of integers and exact: they
-do not depend on the order of arrival, nor on how the work was spread over machines. Memory is
-flat: one 64-bit integer a weight, however many devices report.
+n_i is the number of examples that device i really used and d_i the change that it made to what it
+was sent: of a latent, a scale or a statistic. w_i = 1 / sqrt(1 + lag) is a little less for each
+version of the model that was made since then (FedBuff: Nguyen et al. 2022); what was
+lost by it is not made up for, so that a buffer full of old news moves the model less. Where nobody
+lags it is the mean over devices weighted by examples.
 
-Bounds: a change is at most 254 steps, 254 * 64 < 2**14 in units of luq4, and the examples of a
-round stay below 2**31 (a report beyond is refused), so a sum stays below 2**45; dividing it out
-at 2**-16 of a step needs 2**(45 + 10 + 1) of int64's 2**63. Statistics, a few numbers a channel,
-are summed in integers without a bound.
+All sums are of integers and exact: they do not depend on the order of arrival, nor on how the work
+was spread over machines. A change is a multiple of 2**-6 of a step (luq4) and w_i one of 2**-10, so
+that their product is one of 2**-16, the unit of the weights that are kept. Memory is flat: one
+64-bit integer a weight, however many devices report.
+
+Bounds: a change is at most 255 steps, below 2**14 in units of 2**-6; w_i at most 2**10; the
+examples of a round stay below 2**31 (a report beyond is refused). So a sum stays below 2**55 and
+its rounded quotient below 2**57, of int64's 2**63. Statistics, a few numbers a channel, are summed
+in integers without a bound.
 """
 
 from __future__ import annotations
@@ -28,10 +33,16 @@ from edgetrain.coordinator.global_model import FRACTION_BITS, RANGES, GlobalMode
 from edgetrain.errors import PayloadError
 from edgetrain.schema import trained_schema
 from edgetrain.task import Report
-from edgetrain.tensorfile import Tensor
+from edgetrain.tensorfile import State, Tensor
 from edgetrain.update import LUQ4_UNIT, check_update
 
-__all__ = ["MAXIMUM_EXAMPLES", "MAXIMUM_STATISTIC", "Accumulator", "decode_luq4"]
+__all__ = [
+    "MAXIMUM_EXAMPLES",
+    "MAXIMUM_STATISTIC",
+    "Accumulator",
+    "decode_luq4",
+    "staleness_weight",
+]
 
 MAXIMUM_EXAMPLES = 2**31 - 1
 """The examples that one round may weigh, all devices together."""
@@ -39,6 +50,8 @@ MAXIMUM_STATISTIC = float(2**31)
 """No sum of a layer's inputs comes near this; a statistic beyond it is not one."""
 
 UNIT_BITS = LUQ4_UNIT.bit_length() - 1
+WEIGHT_BITS = FRACTION_BITS - UNIT_BITS
+"""A weight of staleness is an integer of 2**-WEIGHT_BITS."""
 LUQ4_VALUES = np.array(
     [0, 1, 2, 4, 8, 16, 32, 64, 0, -1, -2, -4, -8, -16, -32, -64], dtype=np.int64
 )
@@ -57,15 +70,31 @@ def decode_luq4(codes: Tensor, maximum: Tensor, count: int) -> Array:
     return changes
 
 
-class Accumulator:
-    """The running sum of one round over one version of the model."""
+def staleness_weight(lag: int) -> int:
+    """Return 2**10 / sqrt(1 + lag), rounded to the nearest integer by integers alone.
 
-    def __init__(self, model: GlobalModel, codec: str) -> None:
+    `lag` is how many versions were made since the one that a report is about.
+    """
+    root = math.isqrt((1 << 2 * WEIGHT_BITS) // (1 + lag))
+    beyond_half = (2 * root + 1) ** 2 * (1 + lag) <= 1 << 2 * WEIGHT_BITS + 2
+    return root + beyond_half
+
+
+class Accumulator:
+    """The running sum of one round over one version of the model.
+
+    Reports about a version at most `staleness` older than `model` are folded as well.
+    """
+
+    def __init__(self, model: GlobalModel, codec: str, staleness: int = 0) -> None:
         self.model = model
         self.codec = codec
+        self.staleness = staleness
         self.examples = 0
+        self.stale = 0
         self.devices: set[str] = set()
         self.refused: Counter[str] = Counter()
+        self._sent = model.state()
         self._weights = {
             name: np.zeros(array.size, dtype=np.int64) for name, array in model.weights.items()
         }
@@ -75,11 +104,17 @@ class Accumulator:
             name: [0] * array.size for name, array in model.statistics.items() if name in trained
         }
 
-    def fold(self, report: Report) -> str | None:
-        """Add one device's update, weighted by the examples it used.
+    @property
+    def fresh(self) -> int:
+        """How many reports about this very version were folded."""
+        return len(self.devices) - self.stale
 
-        Returns None, or the reason why it was refused; a refused update changes nothing, and
-        `refused` counts the reasons.
+    def fold(self, report: Report, sent: State | None = None) -> str | None:
+        """Add one device's update, weighted by the examples it used and by its age.
+
+        `sent` is the state that the device was asked to train, that of the present version unless
+        given. Returns None, or the reason why it was refused; a refused update changes nothing,
+        and `refused` counts the reasons.
         """
         try:
             self._check(report)
@@ -87,21 +122,26 @@ class Accumulator:
             reason = str(error)
             self.refused[reason] += 1
             return reason
+        before = self._sent if sent is None else sent
+        lag = self.model.version - report.version
+        factor = report.examples * staleness_weight(lag)
         for name in self._weights:
-            self._weights[name] += self._contribution(name, report.update) * report.examples
+            self._weights[name] += factor * self._change(name, report.update, before)
         for name, sums in self._statistics.items():
-            for channel, value in enumerate(report.update[name].view()):
-                sums[channel] += report.examples * fixed_point(value)
+            values = zip(report.update[name].view(), before[name].view(), strict=True)
+            for channel, (new, old) in enumerate(values):
+                sums[channel] += factor * (fixed_point(new) - fixed_point(old))
         self.examples += report.examples
+        self.stale += lag > 0
         self.devices.add(report.device)
         return None
 
     def _check(self, report: Report) -> None:
         """Raise PayloadError, saying why, for a report that must not count."""
-        if report.version != self.model.version:
+        version = self.model.version
+        if not version - self.staleness <= report.version <= version:
             raise PayloadError(
-                f"it is about version {report.version} of the model, and this round about "
-                f"{self.model.version}"
+                f"it is about version {report.version} of the model, and this round about {version}"
             )
         if report.device in self.devices:
             raise PayloadError("the device has reported in this round already")
@@ -117,21 +157,16 @@ class Accumulator:
             if name.endswith(".deviation") and any(value < 0 for value in values):
                 raise PayloadError(f"the update: {name!r} holds a negative deviation")
 
-    def _contribution(self, name: str, update: Mapping[str, Tensor]) -> Array:
-        """Return what one device says of a weight tensor, flat int64.
-
-        Changes of a latent in units of 1/64 of a step; scales as they are.
-        """
-        if name.endswith(".scale"):
-            return array_of(update[name]).ravel().astype(np.int64)
+    def _change(self, name: str, update: Mapping[str, Tensor], sent: State) -> Array:
+        """Return how one device moved a weight tensor, flat int64 in units of 1/64 of a step."""
         if f"{name}.codes" in update:
             size = self._weights[name].size
             return decode_luq4(update[f"{name}.codes"], update[f"{name}.maximum"], size)
-        change: Array = array_of(update[name]).astype(np.int64) - self.model.sent(name)
+        change: Array = array_of(update[name]).astype(np.int64) - array_of(sent[name])
         return change.ravel() << UNIT_BITS
 
     def apply(self) -> GlobalModel:
-        """Return the next version: the weighted mean of what was folded, kept within its range.
+        """Return the next version: what was folded moves the model, kept within its range.
 
         Without a single report it is the same model under the next version.
         """
@@ -139,28 +174,34 @@ class Accumulator:
         weights, statistics = dict(model.weights), dict(model.statistics)
         if self.examples:
             weights = {name: self._moved(name) for name in weights}
-            statistics |= {
-                name: np.array(
-                    [divide(total, self.examples) / float(2**FRACTION_BITS) for total in sums],
-                    dtype=np.float32,
-                )
-                for name, sums in self._statistics.items()
-            }
+            statistics |= {name: self._moved_statistic(name) for name in self._statistics}
         return GlobalModel(
             model.model, model.mode, model.version + 1, weights, statistics, model.signs
         )
 
     def _moved(self, name: str) -> Array:
-        """Return the next fixed-point value of one weight tensor, int32."""
+        """Return the next fixed-point value of one weight tensor, int32.
+
+        A scale moves from the byte that was sent: the mean of whole scales has no other origin.
+        """
         least, most = RANGES[name.rpartition(".")[2]]
-        sums = self._weights[name]
+        origin = self.model.weights[name]
         if name.endswith(".scale"):
-            moved = divide(sums << FRACTION_BITS, self.examples)
-        else:
-            change = divide(sums << (FRACTION_BITS - UNIT_BITS), self.examples)
-            moved = self.model.weights[name].ravel() + change
+            origin = array_of(self._sent[name]).astype(np.int64) << FRACTION_BITS
+        moved = origin.ravel() + divide(self._weights[name], self.examples)
         bounded: Array = np.clip(moved, least << FRACTION_BITS, most << FRACTION_BITS)
-        return bounded.astype(np.int32).reshape(self.model.weights[name].shape)
+        return bounded.astype(np.int32).reshape(origin.shape)
+
+    def _moved_statistic(self, name: str) -> Array:
+        """Return the next value of one statistic, float32 of what is exact in units of 2**-16."""
+        total = self.examples << WEIGHT_BITS
+        moved = [
+            divide(fixed_point(value) * total + change, total)
+            for value, change in zip(self._sent[name].view(), self._statistics[name], strict=True)
+        ]
+        if name.endswith(".deviation"):
+            moved = [max(0, value) for value in moved]
+        return np.array([value / float(1 << FRACTION_BITS) for value in moved], dtype=np.float32)
 
 
 def fixed_point(value: float) -> int:

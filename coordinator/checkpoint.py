@@ -49,8 +49,11 @@ PATTERN = f"{PREFIX}*{SUFFIX}"
 KEPT = 3
 TEXTS = ("history", "fleet")
 """What is stored as text, in tensors of bytes: a header has no room for a long history."""
-FREE_TO_CHANGE = (("training", "rounds"), ("training", "deadline"), ("training", "evaluate_every"))
-"""Settings that a run may change when it goes on."""
+FREE_TO_CHANGE = (
+    *("rounds", "deadline", "evaluate_every"),
+    *("aggregation", "buffer", "staleness", "over_selection"),
+)
+"""Settings of [training] that a run may change when it goes on."""
 FREE_OF_DEVICES = ("total_energy", "total_seconds")
 """The same of a class of devices."""
 
@@ -223,7 +226,8 @@ def first_difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | 
     for section in ("data", "model", "training"):
         left, right = one.get(section, {}), other.get(section, {})
         for key in sorted({*left, *right}):
-            if (section, key) not in FREE_TO_CHANGE and left.get(key) != right.get(key):
+            free = section == "training" and key in FREE_TO_CHANGE
+            if not free and left.get(key) != right.get(key):
                 return f"[{section}] {key} ({left.get(key)!r}, here {right.get(key)!r})"
     if fixed_devices(one) != fixed_devices(other):
         return "[[device]]"

@@ -6,11 +6,13 @@ and a reason in one line; nothing is raised for what a device did or failed to d
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
-from typing import Any, Protocol
+from typing import Protocol, get_args
 
 from flwr.app import Error, Message
 from flwr.common.constant import ErrorCode
@@ -18,31 +20,32 @@ from flwr.serverapp import Grid
 
 from edgetrain.client.flower_record import record_to_report, task_to_record
 from edgetrain.errors import PayloadError
-from edgetrain.task import Report, Task, one_line
+from edgetrain.task import Kind, Report, Task, one_line
 
 __all__ = [
+    "LATE",
     "POLL_SECONDS",
     "Answer",
     "Clock",
+    "Exchange",
     "Member",
     "RealClock",
-    "ask",
+    "Sent",
     "content_bytes",
-    "converse",
 ]
 
 POLL_SECONDS = 1.0
 """How often a coordinator looks for answers; a virtual clock jumps to the next one at once."""
-DEFAULT_TTL = 12 * 3600.0
-"""Seconds that a message lives where no deadline is set; Flower's own default."""
+DEFAULT_LIFE = 12 * 3600.0
+"""Seconds that a message lives where no deadline is set; Flower's own default. No round can last
+longer for want of an answer."""
 PUSH_AT_ONCE = 32
 """Messages handed to the Grid together: bounds how many copies of a task exist at a time."""
+PULL_AT_ONCE = 64
+"""Tasks after whose answers the Grid is asked together: bounds how many reports are held."""
 
 LATE, UNSENT = "late", "failed"
-REASONS = {
-    LATE: "late: no answer by the deadline",
-    UNSENT: "failed: the SuperLink did not take the task; its log says why",
-}
+UNSENT_REASON = "failed: the SuperLink did not take the task; its log says why"
 
 
 class Clock(Protocol):
@@ -92,9 +95,9 @@ class Member:
 class Answer:
     """How one device answered one task.
 
-    `status` is the report's, or "absent" (not reachable), "late" (not by the deadline), "refused"
-    (not a valid report), "failed" or "withheld" (it was not asked). `reason` says why it did not
-    count, else it is empty.
+    `status` is the report's, or "absent" (not reachable), "late" (not in time), "unneeded" (the
+    round had enough without it), "refused" (not a valid report), "failed" or "withheld" (it was
+    not asked, and `task` is None). `reason` says why it did not count, else it is empty.
     """
 
     member: Member
@@ -103,98 +106,145 @@ class Answer:
     report: Report | None = None
     uplink_bytes: int = 0
     downlink_bytes: int = 0
+    task: Task | None = field(default=None, repr=False)
 
 
-def ask(
-    grid: Grid,
-    clock: Clock,
-    members: Sequence[Member],
-    task_for: Callable[[Member], Task],
-    *,
-    group: str,
-    deadline: float | None,
-) -> Iterator[Answer]:
-    """Send each member its task and yield the answers in the order of arrival.
+def any_task(_: Task) -> bool:
+    """Choose every task."""
+    return True
 
-    `group` names the round for Flower; `deadline` is in seconds from now. Every member is
-    answered for exactly once.
+
+@dataclass(frozen=True)
+class Sent:
+    """A task that is out: to whom, what, and how many bytes of arrays it took."""
+
+    member: Member
+    task: Task
+    size: int
+
+
+class Exchange:
+    """The tasks that are out, and the answers that have come and were not taken yet.
+
+    Every task that was sent is answered for exactly once: by `next`, by `send` where it could not
+    be pushed, or by `give_up`. At most PULL_AT_ONCE answers are held.
     """
-    tasks = {member.name: task_for(member) for member in members}
-    sent: dict[str, int] = {}
 
-    def message_for(member: Member) -> Message:
-        task = tasks[member.name]
-        message = Message(
-            task_to_record(task),
-            member.node_id,
-            task.kind,
-            ttl=DEFAULT_TTL if deadline is None else deadline,
-            group_id=group,
-        )
-        sent[member.name] = content_bytes(message)
-        return message
+    def __init__(self, grid: Grid, clock: Clock) -> None:
+        self.grid = grid
+        self.clock = clock
+        self._out: dict[str, Sent] = {}
+        self._arrived: dict[Kind, deque[Answer]] = {kind: deque() for kind in get_args(Kind)}
 
-    for member, reply in converse(grid, clock, members, message_for, deadline):
-        yield read_reply(member, reply, tasks[member.name], sent[member.name])
+    def send(
+        self,
+        members: Sequence[Member],
+        task_for: Callable[[Member], Task],
+        *,
+        group: str,
+        life: float | None,
+    ) -> list[Answer]:
+        """Push each member its task; return answers for those that the SuperLink did not take.
 
+        `group` names the round for Flower; after `life` seconds a message is no longer delivered.
+        """
+        unsent: list[Answer] = []
+        for start in range(0, len(members), PUSH_AT_ONCE):
+            batch = members[start : start + PUSH_AT_ONCE]
+            tasks = [task_for(member) for member in batch]
+            messages = [
+                Message(
+                    task_to_record(task),
+                    member.node_id,
+                    task.kind,
+                    ttl=DEFAULT_LIFE if life is None else life,
+                    group_id=group,
+                )
+                for member, task in zip(batch, tasks, strict=True)
+            ]
+            sent = [
+                Sent(member, task, content_bytes(message))
+                for member, task, message in zip(batch, tasks, messages, strict=True)
+            ]
+            identities = list(self.grid.push_messages(messages))[: len(sent)]
+            # Flower returns fewer, or None among them, for messages that were not taken.
+            for one, identity in zip_longest(sent, identities):
+                if identity:
+                    self._out[identity] = one
+                else:
+                    unsent.append(Answer(one.member, UNSENT, UNSENT_REASON, task=one.task))
+        return unsent
 
-def converse(
-    grid: Grid,
-    clock: Clock,
-    members: Iterable[Any],
-    message_for: Callable[[Any], Message],
-    deadline: float | None,
-) -> Iterator[tuple[Any, Message | str]]:
-    """Push one message a member and yield (member, reply) as replies arrive.
+    def out(self, kind: Kind) -> list[Sent]:
+        """Return the tasks of a kind that are out, the oldest first."""
+        return [one for one in self._out.values() if one.task.kind == kind]
 
-    Every member is yielded once: with a word in place of the reply, UNSENT when its message could
-    not be pushed and LATE when `deadline` seconds have passed without one.
-    """
-    end = None if deadline is None else clock.now() + deadline
-    pending: dict[str, Any] = {}
-    queue = list(members)
-    for start in range(0, len(queue), PUSH_AT_ONCE):
-        batch = queue[start : start + PUSH_AT_ONCE]
-        identities = list(grid.push_messages([message_for(one) for one in batch]))
-        # Flower returns fewer, or None among them, for messages that its SuperLink did not take.
-        for member, identity in zip_longest(batch, identities[: len(batch)]):
-            if identity:
-                pending[identity] = member
+    def next(
+        self, kind: Kind, end: float | None, awaited: Callable[[Task], bool] = any_task
+    ) -> Answer | None:
+        """Return the next answer to a task of this kind, or None when there is none to wait for.
+
+        That is when no task that is `awaited` is out any more, and at the time `end`. What has
+        arrived by then is still returned.
+        """
+        arrived = self._arrived[kind]
+        while not arrived and not self._pull(kind):
+            left = math.inf if end is None else end - self.clock.now()
+            if left <= 0 or not any(awaited(one.task) for one in self.out(kind)):
+                return None
+            self.clock.wait(min(POLL_SECONDS, left))
+        return arrived.popleft()
+
+    def give_up(
+        self, kind: Kind, status: str, reason: str, chosen: Callable[[Task], bool] = any_task
+    ) -> list[Answer]:
+        """Stop waiting for the chosen tasks; return an answer of this status for each."""
+        gone = [
+            identity
+            for identity, one in self._out.items()
+            if one.task.kind == kind and chosen(one.task)
+        ]
+        sent = [self._out.pop(identity) for identity in gone]
+        answers = [Answer(one.member, "", downlink_bytes=one.size, task=one.task) for one in sent]
+        arrived = list(self._arrived[kind])
+        self._arrived[kind].clear()
+        for answer in arrived:
+            if answer.task is not None and chosen(answer.task):
+                answers.append(replace(answer, report=None))
             else:
-                yield member, UNSENT
-    while pending:
-        for reply in grid.pull_messages(list(pending)):
-            # An error that Flower itself makes carries its own node id: only this field is right.
-            member = pending.pop(reply.metadata.reply_to_message_id, None)
-            if member is not None:
-                yield member, reply
-        left = float("inf") if end is None else end - clock.now()
-        if left <= 0:
-            break
-        if pending:
-            clock.wait(min(POLL_SECONDS, left))
-    for member in pending.values():
-        yield member, LATE
+                self._arrived[kind].append(answer)
+        return [replace(answer, status=status, reason=reason) for answer in answers]
+
+    def _pull(self, kind: Kind) -> bool:
+        """Take in some answers that have arrived; say whether there were any."""
+        arrived = self._arrived[kind]
+        identities = [identity for identity, one in self._out.items() if one.task.kind == kind]
+        for start in range(0, len(identities), PULL_AT_ONCE):
+            for reply in self.grid.pull_messages(identities[start : start + PULL_AT_ONCE]):
+                # An error that Flower itself makes carries its own node id: only this is right.
+                sent = self._out.pop(reply.metadata.reply_to_message_id, None)
+                if sent is not None:
+                    arrived.append(read_reply(reply, sent))
+            if arrived:
+                return True
+        return False
 
 
-def read_reply(member: Member, reply: Message | str, task: Task, sent: int) -> Answer:
+def read_reply(reply: Message, sent: Sent) -> Answer:
     """Return the answer that a reply to a task is."""
-    if isinstance(reply, str):
-        downlink = sent if reply == LATE else 0
-        return Answer(member, reply, REASONS[reply], downlink_bytes=downlink)
+    answer = Answer(sent.member, "failed", downlink_bytes=sent.size, task=sent.task)
     if reply.has_error():
         status, reason = read_error(reply.error)
-        downlink = 0 if status == "absent" else sent
-        return Answer(member, status, reason, downlink_bytes=downlink)
-    uplink = content_bytes(reply)
+        downlink = 0 if status == "absent" else sent.size
+        return replace(answer, status=status, reason=reason, downlink_bytes=downlink)
+    answer = replace(answer, uplink_bytes=content_bytes(reply))
     try:
-        report = record_to_report(reply.content, task)
+        report = record_to_report(reply.content, sent.task)
     except PayloadError as error:
-        reason = one_line(f"refused: {error}")
-        return Answer(member, "refused", reason, None, uplink, sent)
+        return replace(answer, status="refused", reason=one_line(f"refused: {error}"))
     worked = report.status in ("trained", "evaluated")
     reason = report.reason if worked else one_line(f"{report.status}: {report.reason}")
-    return Answer(member, report.status, reason, report, uplink, sent)
+    return replace(answer, status=report.status, reason=reason, report=report)
 
 
 def read_error(error: Error) -> tuple[str, str]:

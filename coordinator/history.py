@@ -33,7 +33,9 @@ class RoundRecord:
         uplink_bytes, downlink_bytes: bytes of reports and of tasks, all devices together.
         seconds: how long the round took by the loop's clock (virtual in a simulation).
         losses: how many answers did not count, by their status: {"absent": 2}; "withheld" are
-            devices that were not asked, because they have used what they were allowed.
+            devices that were not asked, because they have used what they were allowed, and
+            "unneeded" tasks that were given up because the round had enough without them.
+        stale: how many of the reported updates began with an older version of the model.
     """
 
     round: int
@@ -48,6 +50,7 @@ class RoundRecord:
     downlink_bytes: int = 0
     seconds: float = 0.0
     losses: Mapping[str, int] = field(default_factory=dict)
+    stale: int = 0
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,9 @@ class DeviceRecord:
         held: examples that it holds.
         asked, answered: tasks that it was sent and that it did.
         examples: examples used, all tasks together.
-        status: how its last task ended: trained, evaluated, declined, failed, absent, late or
-            refused; "withheld" where it may not be asked again; "unasked" before the first.
+        status: how its last task ended: trained, evaluated, declined, failed, absent, late,
+            unneeded or refused; "withheld" where it may not be asked again; "unasked" before the
+            first.
         absences: how many tasks did not reach it.
         reasons: every reason why a task of its own did not count or was not sent, and how often.
         plan: the plan that it chose last, in words; None before it did.

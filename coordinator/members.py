@@ -8,18 +8,18 @@ like the real one.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from flwr.app import Message, MessageType, RecordDict
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 
 from edgetrain.client.flower_record import record_to_hello
-from edgetrain.coordinator.exchange import POLL_SECONDS, Clock, Member, converse
+from edgetrain.coordinator.exchange import POLL_SECONDS, Clock, Member
 from edgetrain.errors import ConfigError, DataError, EdgetrainError, PayloadError
 from edgetrain.memory_profiler.signature import point_of_pem
 
-__all__ = ["ENROL_SECONDS", "data_shape", "enrol", "gather"]
+__all__ = ["ENROL_SECONDS", "Register", "data_shape"]
 
 ENROL_SECONDS = 600.0
 """How long to wait for a fleet to be complete before starting with those who are there."""
@@ -29,45 +29,62 @@ HELLO_GROUP = "hello"
 log = logging.getLogger(__name__)
 
 
-def gather(
-    grid: Grid, clock: Clock, expected: int, patience: float = ENROL_SECONDS
-) -> dict[str, Member]:
-    """Return the members of a fleet by name, once `expected` are there or patience has ended.
+class Register:
+    """The members of a fleet by name, and who has been asked who it is and has not said so yet."""
 
-    Raises ConfigError when by then nobody is there who could train.
-    """
-    members: dict[str, Member] = {}
-    end = clock.now() + patience
-    while True:
-        members = enrol(grid, clock, members)
-        left = end - clock.now()
-        if len(members) >= expected or left <= 0:
-            break
-        clock.wait(min(POLL_SECONDS, left))
-    if not any(member.role == "train" for member in members.values()):
-        raise ConfigError(
-            f"no device that trains has come within {patience:g} s: start the SuperNodes, with a "
-            "device name and role 'train' in their --node-config"
-        )
-    return members
+    def __init__(self, grid: Grid, clock: Clock) -> None:
+        self.grid = grid
+        self.clock = clock
+        self.members: dict[str, Member] = {}
+        self._asked: dict[str, NodeInfo] = {}
 
+    def gather(self, expected: int, patience: float = ENROL_SECONDS) -> None:
+        """Wait until `expected` devices are members, or patience has ended.
 
-def enrol(grid: Grid, clock: Clock, members: Mapping[str, Member]) -> dict[str, Member]:
-    """Return the members, and with them every node of the Grid that was not known yet."""
-    known = {member.node_id for member in members.values()}
-    found = dict(members)
-    new = [node_id for node_id in grid.get_node_ids() if node_id not in known]
-    nodes = {node.node_id: node for node in grid.get_nodes()}
-    for node_id, reply in converse(grid, clock, new, hello, HELLO_SECONDS):
-        try:
-            member = read_hello(node_id, reply, nodes.get(node_id))
-        except EdgetrainError as error:
-            log.warning("node %s does not belong to this fleet: %s", node_id, error)
-            continue
-        if member.name in found:
-            log.warning("device %s has come again as node %s", member.name, node_id)
-        found[member.name] = member
-    return found
+        Raises ConfigError when by then nobody is there who could train.
+        """
+        end = self.clock.now() + patience
+        while True:
+            self.update()
+            left = end - self.clock.now()
+            if len(self.members) >= expected or left <= 0:
+                break
+            self.clock.wait(min(POLL_SECONDS, left))
+        if not any(member.role == "train" for member in self.members.values()):
+            raise ConfigError(
+                f"no device that trains has come within {patience:g} s: start the SuperNodes, "
+                "with a device name and role 'train' in their --node-config"
+            )
+
+    def update(self) -> None:
+        """Ask new nodes who they are, and take in those that have said so; never waits."""
+        known = {member.node_id for member in self.members.values()}
+        known |= {node.node_id for node in self._asked.values()}
+        new = [node_id for node_id in self.grid.get_node_ids() if node_id not in known]
+        if new:
+            nodes = {node.node_id: node for node in self.grid.get_nodes()}
+            identities = self.grid.push_messages([hello(node_id) for node_id in new])
+            for identity, node_id in zip(identities, new, strict=False):
+                if identity:
+                    self._asked[identity] = nodes.get(node_id, NodeInfo(node_id=node_id))
+        if self._asked:
+            self._listen()
+
+    def _listen(self) -> None:
+        """Take in those that have answered."""
+        for reply in self.grid.pull_messages(list(self._asked)):
+            # An error that Flower itself makes carries its own node id: only this is right.
+            node = self._asked.pop(reply.metadata.reply_to_message_id, None)
+            if node is None:
+                continue
+            try:
+                member = read_hello(reply, node)
+            except EdgetrainError as error:
+                log.warning("node %s does not belong to this fleet: %s", node.node_id, error)
+                continue
+            if member.name in self.members:
+                log.warning("device %s has come again as node %s", member.name, node.node_id)
+            self.members[member.name] = member
 
 
 def hello(node_id: int) -> Message:
@@ -77,22 +94,20 @@ def hello(node_id: int) -> Message:
     )
 
 
-def read_hello(node_id: int, reply: Message | str, node: NodeInfo | None) -> Member:
+def read_hello(reply: Message, node: NodeInfo) -> Member:
     """Return the member that a reply introduces. Raises PayloadError for any other reply.
 
     A node that an operator enrolled by a name may not go by another, and the SuperLink checks its
     key on every request.
     """
-    if isinstance(reply, str):
-        raise PayloadError("it did not say who it is")
     if reply.has_error():
         raise PayloadError(f"it could not say who it is: {reply.error.reason}")
     fields = record_to_hello(reply.content)
-    if node is None or not node.name:
-        return Member(node_id=node_id, **fields)
+    if not node.name:
+        return Member(node_id=node.node_id, **fields)
     if fields["name"] != node.name:
         raise PayloadError(f"it says it is {fields['name']!r} and was enrolled as {node.name!r}")
-    return Member(node_id=node_id, **fields, key=point_of_pem(node.public_key))
+    return Member(node_id=node.node_id, **fields, key=point_of_pem(node.public_key))
 
 
 def data_shape(members: Iterable[Member]) -> tuple[int, int]:

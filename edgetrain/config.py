@@ -137,10 +137,15 @@ class ModelConfig(Settings):
 class TrainingConfig(Settings):
     """[training]: rounds, what a device does in one, and what it sends.
 
-    Of the training devices `fraction` are asked in each round. A round ends when all of them have
-    answered or, where `deadline` (seconds) is set, when it has passed. The learning rate
-    rises over the first `warmup` rounds and then follows `schedule` (edgetrain.schedule) down to
-    `final_rate` times its start.
+    `aggregation` is "synchronous": of the training devices `fraction` are asked in each round,
+    and a share of `over_selection` more, whose reports are not waited for; the round ends when
+    as many as without those have reported or nobody is left who could. Or it is "buffered": that
+    `fraction` of the devices is always at work, and every `buffer` reports, whatever version of
+    the model they began with, make a new version, which is a round. Either kind of round ends
+    when its `deadline` (seconds) has passed. A report that comes later is folded with a weight
+    that falls with its age, up to `staleness` versions; 0 refuses it. The learning rate rises over
+    the first `warmup` rounds and then follows `schedule` (edgetrain.schedule) down to `final_rate`
+    times its start.
     """
 
     table: ClassVar[str] = "[training]"
@@ -153,7 +158,13 @@ class TrainingConfig(Settings):
     warmup: int = setting(whole(0, MAXIMUM_ROUNDS), 0)
     final_rate: float = setting(real(0, 1), 0.05)
     codec: str = setting(text, "luq4")
+    aggregation: Literal["synchronous", "buffered"] = setting(
+        choice("synchronous", "buffered"), "synchronous"
+    )
+    buffer: int = setting(whole(1, MAXIMUM_DEVICES), 10)
+    staleness: int = setting(whole(0, 1000), 10)
     fraction: float = setting(real(0, 1), 1.0)
+    over_selection: float = setting(real(0, 100, included=True), 0.0)
     deadline: float | None = setting(optional(quantity("seconds")), None)
     evaluate_every: int = setting(whole(1, MAXIMUM_ROUNDS), 1)
     seed: int = setting(whole(0, MAXIMUM_SEED), 0)

@@ -7,6 +7,7 @@ arrival to the next. Two runs of one fleet are therefore equal, however fast the
 
 from __future__ import annotations
 
+import heapq
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -80,6 +81,8 @@ class VirtualGrid(Grid):
         self._ids = count(1)
         self._working: list[tuple[float, str, Message, Future[Message]]] = []
         self._arrivals: list[tuple[float, str]] = []
+        self._landed: dict[str, float] = {}
+        self._free: dict[int, float] = {}
         self._replies: dict[str, Message] = {}
         self._run: Run | None = None
 
@@ -125,16 +128,15 @@ class VirtualGrid(Grid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Return the replies to these messages that have arrived by now; each only once."""
-        wanted = set(message_ids)
-        self._settle()
-        arrived = [
-            (when, identity)
-            for when, identity in self._arrivals
-            if identity in wanted and when <= self.clock.now()
-        ]
-        gone = set(arrived)
-        self._arrivals = [entry for entry in self._arrivals if entry not in gone]
-        return [self._replies.pop(identity) for _, identity in sorted(arrived)]
+        self._land()
+        arrived = sorted(
+            (self._landed[identity], identity)
+            for identity in set(message_ids)
+            if identity in self._landed
+        )
+        for _, identity in arrived:
+            del self._landed[identity]
+        return [self._replies.pop(identity) for _, identity in arrived]
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -175,33 +177,44 @@ class VirtualGrid(Grid):
         return key / 2.0**64 >= device.settings.availability
 
     def _settle(self) -> None:
-        """Wait for the work in hand: when an answer arrives depends on what it holds."""
-        for begun, identity, message, future in self._working:
+        """Wait for the work in hand: when an answer arrives depends on what it holds.
+
+        A device does one task at a time, in the order in which it was asked.
+        """
+        for asked, identity, message, future in self._working:
             reply = future.result()
-            device = self._devices[message.metadata.dst_node_id]
-            seconds = device.seconds(
+            node_id = message.metadata.dst_node_id
+            begun = max(asked, self._free.get(node_id, 0.0))
+            when = begun + self._devices[node_id].seconds(
                 message.metadata.message_type,
                 examples_of(reply),
                 content_bytes(message),
                 content_bytes(reply),
             )
-            if seconds <= message.metadata.ttl:
-                self._arrive(begun + seconds, identity, reply)
+            self._free[node_id] = when
+            if when - asked <= message.metadata.ttl:
+                self._arrive(when, identity, reply)
             else:
                 expired = Error(ErrorCode.REPLY_MESSAGE_UNAVAILABLE, "the reply came too late")
-                when = begun + message.metadata.ttl + EXPIRY_NOTICE_SECONDS
+                when = asked + message.metadata.ttl + EXPIRY_NOTICE_SECONDS
                 self._arrive(when, identity, Message(expired, reply_to=message))
         self._working.clear()
 
     def _arrive(self, when: float, identity: str, reply: Message) -> None:
-        self._arrivals.append((when, identity))
+        heapq.heappush(self._arrivals, (when, identity))
         self._replies[identity] = reply
+
+    def _land(self) -> None:
+        """Note which replies have arrived by now."""
+        self._settle()
+        while self._arrivals and self._arrivals[0][0] <= self.clock.now():
+            when, identity = heapq.heappop(self._arrivals)
+            self._landed[identity] = when
 
     def _next_arrival(self) -> float | None:
         """Return when the next reply arrives; those that nobody fetched in time are past."""
-        self._settle()
-        now = self.clock.now()
-        return min((when for when, _ in self._arrivals if when > now), default=None)
+        self._land()
+        return self._arrivals[0][0] if self._arrivals else None
 
 
 def answer(app: ClientApp, message: Message, context: Context) -> Message:

@@ -21,7 +21,7 @@ from edgetrain.coordinator.checkpoint import CheckpointFolder
 from edgetrain.coordinator.exchange import Answer, Member
 from edgetrain.coordinator.history import History
 from edgetrain.coordinator.loop import Event, TaskAnswered
-from edgetrain.coordinator.members import enrol
+from edgetrain.coordinator.members import Register
 from edgetrain.coordinator.simulation.devices import build_devices
 from edgetrain.coordinator.simulation.simulate import simulate
 from edgetrain.coordinator.simulation.virtual_grid import VirtualGrid
@@ -215,7 +215,9 @@ def test_an_enrolled_device_goes_by_its_name_and_its_key(
     devices = build_devices(config, splits, tmp_path)
     with EnrolledGrid(edgetrain_app, devices) as grid:
         grid.names = {devices[0].node_id: devices[0].name, devices[1].node_id: "another"}
-        members = enrol(grid, grid.clock, {})
+        register = Register(grid, grid.clock)
+        register.update()
+    members = register.members
     assert members[devices[0].name].key == point_of(KEY.public_key())
     assert members[devices[2].name].key is None
     assert devices[1].name not in members

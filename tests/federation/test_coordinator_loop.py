@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,121 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, Context, Error, Message, RecordDict
+from stand_in_fleet import FEATURES, Behaviour, client, devices, fleet, run, stepped, train
 
 from edgetrain import tensorfile
-from edgetrain.client.flower_record import hello_to_record, record_to_task, report_to_record
-from edgetrain.config import DeviceConfig, FleetConfig
+from edgetrain.client.flower_record import report_to_record
 from edgetrain.coordinator.checkpoint import CheckpointFolder
 from edgetrain.coordinator.global_model import FRACTION_BITS, GlobalModel
 from edgetrain.coordinator.loop import Event, Loop, RoundBegun, RoundEnded, TaskAnswered
-from edgetrain.coordinator.members import gather
-from edgetrain.coordinator.simulation.devices import SimulatedDevice
+from edgetrain.coordinator.members import Register
 from edgetrain.coordinator.simulation.virtual_grid import VirtualGrid
 from edgetrain.errors import ConfigError, DataError, StorageError
 from edgetrain.task import Report, Task
 from edgetrain.tensorfile import Tensor
-
-FEATURES, CLASSES = 6, 3
-Behaviour = Callable[[Message, Task], Message]
-
-
-def fleet(**training: Any) -> FleetConfig:
-    """Return a fleet of three devices that train and two that judge."""
-    return FleetConfig.from_table(
-        {
-            "data": {"path": "nowhere"},
-            "model": {"hidden": [8]},
-            "training": {"rounds": 3, "codec": "raw8", **training},
-            "device": [
-                {"name": "pi", "memory": "64MiB", "count": 3, "examples_per_second": 100},
-                {"name": "judge", "memory": "64MiB", "count": 2, "role": "evaluate"},
-            ],
-        }
-    )
-
-
-def devices(config: FleetConfig, **changes: Any) -> list[SimulatedDevice]:
-    """Return the fleet's devices, which hold 10, 20, 30, ... examples that nobody reads."""
-    found: list[SimulatedDevice] = []
-    for settings in config.devices:
-        for number in range(settings.count or 0):
-            changed = replace(settings, **changes.get(f"{settings.name}_{number}", {}))
-            found.append(device(f"{settings.name}-{number}", len(found), changed))
-    return found
-
-
-def device(name: str, index: int, settings: DeviceConfig) -> SimulatedDevice:
-    """Return one device."""
-    return SimulatedDevice(
-        name, 100 + index, settings.role, settings, Path("nowhere"), 10 * (index + 1)
-    )
-
-
-def stepped(task: Task) -> dict[str, Tensor]:
-    """Return the task's state with every latent a step up, as far as it goes."""
-    state = dict(task.state)
-    for name in [name for name in state if name.endswith(".latent")]:
-        values = np.frombuffer(state[name].data, np.int8).astype(int) + 1
-        state[name] = Tensor("I8", state[name].shape, values.clip(-127, 127).astype("i1").tobytes())
-    return state
-
-
-def train(message: Message, task: Task, examples: int) -> Message:
-    """Answer as a device that moved every latent a step up."""
-    report = Report(
-        "trained", task.version, task.device, examples=examples, loss=1.0, accuracy=0.5,
-        measured_peak_bytes=5, predicted_peak_bytes=6, joules=2.0, energy_source="modelled",
-        update=stepped(task),
-    )  # fmt: skip
-    return Message(report_to_record(report), reply_to=message)
-
-
-def evaluate(message: Message, task: Task, examples: int) -> Message:
-    """Answer as a device that gets half of its examples right."""
-    report = Report(
-        "evaluated", task.version, task.device, examples=examples, loss=0.7, accuracy=0.5
-    )
-    return Message(report_to_record(report), reply_to=message)
-
-
-def client(
-    members: Iterable[SimulatedDevice], odd: dict[str, Behaviour] | None = None
-) -> Callable[[Message, Context], Message]:
-    """Return a client app; the devices in `odd` answer tasks in their own way."""
-    held = {member.name: member for member in members}
-
-    def app(message: Message, context: Context) -> Message:
-        member = held[str(context.node_config["device"])]
-        if message.metadata.message_type == "query":
-            fields = {
-                "name": member.name, "device_class": member.settings.name, "role": member.role,
-                "examples": member.examples, "features": FEATURES, "classes": CLASSES,
-                "memory": member.settings.memory,
-            }  # fmt: skip
-            return Message(hello_to_record(fields), reply_to=message)
-        task = record_to_task(message.content)
-        if odd and member.name in odd:
-            return odd[member.name](message, task)
-        work = train if task.kind == "train" else evaluate
-        return work(message, task, member.examples)
-
-    return app
-
-
-def run(
-    config: FleetConfig,
-    odd: dict[str, Behaviour] | None = None,
-    *,
-    checkpoints: CheckpointFolder | None = None,
-    notify: Callable[[Event], None] | None = None,
-    workers: int = 2,
-    **changes: Any,
-) -> tuple[Loop, GlobalModel]:
-    """Run a fleet to its end."""
-    members = devices(config, **changes)
-    with VirtualGrid(client(members, odd), members, workers=workers) as grid:
-        loop = Loop(grid, config, clock=grid.clock, checkpoints=checkpoints, notify=notify)
-        return loop, loop.run()
 
 
 def test_every_round_moves_the_model_and_judges_it() -> None:
@@ -290,7 +187,7 @@ def test_a_device_that_is_away_is_absent() -> None:
 
 
 def test_a_slow_device_is_late_and_the_round_ends_at_its_deadline() -> None:
-    loop, _ = run(fleet(deadline=2.0), pi_2={"examples_per_second": 1.0})
+    loop, _ = run(fleet(deadline=2.0, staleness=0), pi_2={"examples_per_second": 1.0})
     for record in loop.history.rounds:
         assert record.losses == {"late": 1}
         assert (record.reported, record.examples) == (2, 30)
@@ -402,7 +299,7 @@ def test_a_fleet_without_anyone_who_trains_says_so_after_a_while() -> None:
         VirtualGrid(client(judges), judges) as grid,
         pytest.raises(ConfigError, match="no device that trains has come within 50 s"),
     ):
-        gather(grid, grid.clock, expected=5, patience=50)
+        Register(grid, grid.clock).gather(expected=5, patience=50)
 
 
 def test_a_node_that_runs_something_else_is_not_a_member(

@@ -49,8 +49,11 @@ memory = "256MiB"
 """
 
 
-def write_fleet(folder: Path) -> FleetConfig:
-    """Write a fleet of two devices and their data; a third person's are held out."""
+def write_fleet(folder: Path, training: str = "") -> FleetConfig:
+    """Write a fleet of two devices and their data; a third person's are held out.
+
+    `training` holds more lines of that table.
+    """
     draw = np.random.default_rng(1)
     data = folder / "examples"
     data.mkdir()
@@ -59,7 +62,8 @@ def write_fleet(folder: Path) -> FleetConfig:
     np.save(data / "x.npy", samples.clip(-127, 127).astype(np.int8))
     np.save(data / "y.npy", labels.astype(np.uint8))
     np.save(data / "group.npy", np.repeat([4, 7, 9], [60, 50, 40]))
-    (folder / "fleet.toml").write_text(FLEET)
+    text = FLEET.replace("rounds = 2", f"{training}\nrounds = 4" if training else "rounds = 2")
+    (folder / "fleet.toml").write_text(text)
     return FleetConfig.from_toml(folder / "fleet.toml")
 
 
@@ -201,3 +205,15 @@ def test_a_real_fleet_ends_where_the_simulation_ends(tmp_path: Path) -> None:
     for ours, theirs in zip(simulated.history.rounds, real.history.rounds, strict=True):
         assert (theirs.reported, theirs.examples) == (2, 110)
         assert ours.training_loss == theirs.training_loss
+
+
+@pytest.mark.slow
+def test_buffered_rounds_run_on_a_real_superlink(tmp_path: Path) -> None:
+    fleet = write_fleet(tmp_path, 'aggregation = "buffered"\nbuffer = 1')
+    splits = load(fleet.data.path, test_groups=fleet.data.test_groups)
+    devices = [one for one in build_devices(fleet, splits, tmp_path) if one.role == "train"]
+    real = run_with_flower(tmp_path, devices)
+    assert real.model.version == 4
+    assert [record.reported for record in real.history.rounds] == [1] * 4
+    assert sum(record.stale for record in real.history.rounds) > 0
+    assert {device.answered for device in real.history.devices.values()} <= {1, 2, 3}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgetrain.coordinator.aggregate import MAXIMUM_EXAMPLES, Accumulator
+from edgetrain.coordinator.aggregate import MAXIMUM_EXAMPLES, Accumulator, staleness_weight
 from edgetrain.coordinator.global_model import FRACTION_BITS, GlobalModel, array_of
 from edgetrain.errors import PayloadError
 from edgetrain.models import mlp
@@ -63,9 +64,12 @@ def report(device: str, examples: int, update: State, version: int = 0) -> Repor
     )
 
 
-def begin(mode: str = "bnn", codec: str = "luq4", seed: int = 0) -> Accumulator:
+def begin(
+    mode: str = "bnn", codec: str = "luq4", seed: int = 0, version: int = 0, staleness: int = 0
+) -> Accumulator:
     """Return an accumulator over a random global model."""
-    return Accumulator(GlobalModel.from_state(MODEL, mode, random_state(mode, seed)), codec)
+    model = GlobalModel.from_state(MODEL, mode, random_state(mode, seed), version)
+    return Accumulator(model, codec, staleness)
 
 
 def half_up(value: Fraction) -> int:
@@ -84,34 +88,56 @@ def change(update: State, name: str, sent: np.ndarray) -> list[Fraction]:
     return [Fraction(CODE_VALUES[nibble] * maximum, 64) for nibble in nibbles]
 
 
-def expected(before: GlobalModel, reports: list[Report]) -> GlobalModel:
-    """Return the next version in exact fractions: the oracle."""
+def weight(lag: int) -> Fraction:
+    """Return what a report that lags behind counts for: 1 / sqrt(1 + lag) to 10 bits."""
+    return Fraction(round(1024 / math.sqrt(1 + lag)), 1024)
+
+
+def expected(before: GlobalModel, reports: list[Report], sent: State | None = None) -> GlobalModel:
+    """Return the next version in exact fractions: the oracle. Reports in the past began at `sent`.
+
+    Latents move from where they are, scales and statistics from where devices see them.
+    """
+    now = before.state()
+    bases = [now if one.version == before.version else sent or now for one in reports]
     total = sum(one.examples for one in reports)
+    factors = [one.examples * weight(before.version - one.version) for one in reports]
+
+    def moved(start: list[Fraction], changes: list[list[Fraction]]) -> list[Fraction]:
+        steps = [
+            sum(factor * change for factor, change in zip(factors, column, strict=True))
+            for column in zip(*changes, strict=True)
+        ]
+        return [
+            Fraction(half_up((at + step / total) * ONE))
+            for at, step in zip(start, steps, strict=True)
+        ]
+
     weights, statistics = {}, {}
     for name, fixed in before.weights.items():
-        columns = []
-        for one in reports:
-            if name.endswith(".scale"):
-                values = [Fraction(int(v)) for v in array_of(one.update[name]).ravel()]
-            else:
-                values = change(one.update, name, before.sent(name))
-            columns.append([value * one.examples for value in values])
-        means = [half_up(sum(column) / Fraction(total) * ONE) for column in zip(*columns)]  # noqa: B905
-        low, high, start = (-127, 127, fixed) if name.endswith(".latent") else (0, 255, 0 * fixed)
-        moved = [a + b for a, b in zip(start.ravel().tolist(), means, strict=True)]
-        clipped = [min(max(value, low * ONE), high * ONE) for value in moved]
-        weights[name] = np.array(clipped, np.int32).reshape(fixed.shape)
-    for name, values in before.statistics.items():
-        sums = [
-            sum(
-                one.examples * half_up(Fraction(one.update[name].view()[i]) * ONE)
-                for one in reports
-            )
-            for i in range(values.size)
+        low, high = (-127, 127) if name.endswith(".latent") else (0, 255)
+        kept = [Fraction(value, ONE) for value in fixed.ravel().tolist()]
+        seen = [Fraction(value) for value in array_of(now[name]).ravel().tolist()]
+        changes = [
+            change(one.update, name, array_of(base[name]))
+            for one, base in zip(reports, bases, strict=True)
         ]
-        statistics[name] = np.array(
-            [half_up(Fraction(one, total)) / ONE for one in sums], np.float32
-        )
+        values = moved(kept if name.endswith(".latent") else seen, changes)
+        clipped = [int(min(max(value, low * ONE), high * ONE)) for value in values]
+        weights[name] = np.array(clipped, np.int32).reshape(fixed.shape)
+    for name in before.statistics:
+        changes = [
+            [
+                Fraction(half_up(Fraction(new) * ONE) - half_up(Fraction(old) * ONE), ONE)
+                for new, old in zip(one.update[name].view(), base[name].view(), strict=True)
+            ]
+            for one, base in zip(reports, bases, strict=True)
+        ]
+        start = [Fraction(half_up(Fraction(value) * ONE), ONE) for value in now[name].view()]
+        values = moved(start, changes)
+        if name.endswith(".deviation"):
+            values = [max(Fraction(0), value) for value in values]
+        statistics[name] = np.array([float(value / ONE) for value in values], np.float32)
     return replace(before, version=before.version + 1, weights=weights, statistics=statistics)
 
 
@@ -148,13 +174,54 @@ def test_the_mean_is_exact(mode: str, codec: str, weights: list[int], seed: int)
     weights=st.lists(st.integers(1, 2**26), min_size=6, max_size=6),
 )
 @settings(max_examples=50, deadline=None)
-def test_the_order_of_arrival_does_not_matter(order: list[int], weights: list[int]) -> None:
-    reports = [report(f"d{i}", n, random_update("bnn", "luq4", i)) for i, n in enumerate(weights)]
-    straight, shuffled = begin(), begin()
+def test_neither_the_order_of_arrival_nor_of_age_matters(
+    order: list[int], weights: list[int]
+) -> None:
+    reports = [
+        report(f"d{i}", n, random_update("bnn", "luq4", i), version=5 - i)
+        for i, n in enumerate(weights)
+    ]
+    straight, shuffled = begin(version=5, staleness=5), begin(version=5, staleness=5)
     for i in range(6):
-        straight.fold(reports[i])
-        shuffled.fold(reports[order[i]])
+        assert straight.fold(reports[i], random_state("bnn", 20 + i)) is None
+        assert shuffled.fold(reports[order[i]], random_state("bnn", 20 + order[i])) is None
     assert same(straight.apply(), shuffled.apply())
+
+
+@pytest.mark.parametrize(("mode", "codec"), MODES_AND_CODECS)
+@given(
+    reports=st.lists(st.tuples(st.integers(1, 10_000), st.integers(0, 9)), min_size=1, max_size=5),
+    seed=st.integers(0, 2**31),
+)
+@settings(max_examples=30, deadline=None)
+def test_a_late_report_counts_for_less_and_its_change_from_what_was_sent_is_exact(
+    mode: str, codec: str, reports: list[tuple[int, int]], seed: int
+) -> None:
+    accumulator = begin(mode, codec, version=9, staleness=9)
+    sent = random_state(mode, seed ^ 1)
+    folded = [
+        report(f"device-{i}", examples, random_update(mode, codec, seed + i), version=9 - lag)
+        for i, (examples, lag) in enumerate(reports)
+    ]
+    for one, (_, lag) in zip(folded, reports, strict=True):
+        assert accumulator.fold(one, sent if lag else None) is None
+    assert accumulator.stale == sum(lag > 0 for _, lag in reports)
+    assert same(accumulator.apply(), expected(accumulator.model, folded, sent))
+
+
+def test_the_weight_of_a_report_is_the_nearest_integer_to_1024_by_the_root_of_its_age() -> None:
+    for lag in range(5000):
+        weight = staleness_weight(lag)
+        assert (2 * weight - 1) ** 2 * (1 + lag) <= 4 << 20 <= (2 * weight + 1) ** 2 * (1 + lag)
+    assert [staleness_weight(lag) for lag in (0, 3, 15)] == [1024, 512, 256]
+
+
+def test_a_report_that_is_too_old_or_from_the_future_is_refused() -> None:
+    accumulator = begin(version=9, staleness=3)
+    update = random_update("bnn", "luq4", 1)
+    for version in (0, 5, 10):
+        assert f"version {version}" in str(accumulator.fold(report("a", 7, update, version)))
+    assert accumulator.fold(report("a", 7, update, 6)) is None
 
 
 @pytest.mark.parametrize("nibble", [7, 15])
