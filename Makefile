@@ -7,7 +7,7 @@ NATIVE := $(shell find edgetrain/native -type f) CMakeLists.txt pyproject.toml c
 CXX_FILES := $(shell find edgetrain/native -name '*.hpp' -o -name '*.cpp')
 
 .DELETE_ON_ERROR:
-.PHONY: setup simulate test arm-test vm-test fuzz sanitize lint typecheck bench clean
+.PHONY: setup simulate test arm-test vm-test fuzz sanitize fault-test lint typecheck bench clean
 
 setup: $(VENV)/.fleet
 
@@ -50,6 +50,14 @@ sanitize: $(VENV)/.dev
 	DAMAGED_PLANS=$(or $(PLANS),20000) DAMAGED_SEED=$(or $(SEED),1) \
 		$(BIN)/python -m pytest tests/kernels/test_hostile_plans.py
 
+# Processes of a federation killed at random moments; the seed that it prints draws the same ones.
+fault-test: ROUNDS ?= 20
+fault-test: SEED := $(or $(SEED),$(shell date +%s))
+fault-test: $(VENV)/.dev
+	@echo make fault-test ROUNDS=$(ROUNDS) SEED=$(SEED)
+	FAULT_ROUNDS=$(ROUNDS) FAULT_SEED=$(SEED) \
+		$(BIN)/python -m pytest -x tests/federation/test_service.py -k random
+
 lint: $(VENV)/.dev typecheck
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -74,6 +82,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/accuracy_convolutions.py
 	$(BIN)/python benchmarks/shortcuts.py
 	$(BIN)/python benchmarks/federated_watch.py
+	$(BIN)/python benchmarks/service_load.py
 	$(BIN)/python benchmarks/memory_prediction.py
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/gradient_formats.py
 
