@@ -27,6 +27,7 @@ from edgetrain.coordinator.service.place import (
 )
 from edgetrain.coordinator.service.service import control_of, serve
 from edgetrain.coordinator.service.status import device_fields, progress_of, status_fields
+from edgetrain.coordinator.service.watch import show_changes, status_table
 from edgetrain.errors import ConfigError, EdgetrainError
 from edgetrain.settings import word
 from edgetrain.sizes import format_size
@@ -49,7 +50,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.
 
 def register(app: typer.Typer) -> None:
     """Add the commands to an application."""
-    for command in (up, enroll, devices, revoke, start, stop, status, backup):
+    for command in (up, enroll, devices, revoke, start, stop, status, watch, backup):
         app.command()(command)
 
 
@@ -237,22 +238,18 @@ def status(*, folder: Folder = DEFAULT_FOLDER, json: Json = False) -> None:
     found = status_fields(placed(folder))
     if json:
         typer.echo(json_text.dumps(found, indent=2))
-        return
-    table = Table("", "", show_header=False, box=None)
-    table.add_row("federation", f"{found['address']}, {'up' if found['up'] else 'down'}")
-    for name, program in found["programs"].items():
-        runs = f"process {program['pid']}" if program["running"] else "not running"
-        table.add_row(name, f"{runs}, {program['restarts']} restarts")
-    run = found["run"]
-    if run["run"]:
-        why = f": {run['reason']}" if run["reason"] else ""
-        table.add_row("run", f"{run['run']}, {run['status']}, attempt {run['attempts']}{why}")
-        accuracy = run["accuracy"]
-        judged = "" if accuracy is None else f", accuracy {accuracy:.1%}"
-        table.add_row("round", f"{run['version']} of {run['rounds']}{judged}")
-        for reason, times in run["lost"].items():
-            table.add_row("not counted", f"{times}: {reason}")
-    Console(highlight=False).print(table)
+    else:
+        Console(highlight=False).print(status_table(found))
+
+
+def watch(*, folder: Folder = DEFAULT_FOLDER, json: Json = False) -> None:
+    """Show the status and the latest rounds as they change, until the run is complete or Ctrl-C.
+
+    With --json, one line of JSON a change: what `status` says at that moment.
+    """
+    place = placed(folder)
+    place.known_settings()
+    show_changes(place, json=json)
 
 
 def backup(

@@ -54,6 +54,7 @@ from edgetrain.coordinator.service.leftovers import end_marked, marked
 from edgetrain.coordinator.service.metrics import FederationCollector, serve_metrics
 from edgetrain.coordinator.service.place import Place, write_json
 from edgetrain.coordinator.service.supervisor import Program, Supervisor
+from edgetrain.coordinator.service.watch import changes, show_changes
 from edgetrain.errors import ConfigError, ServiceError, StorageError
 from edgetrain.memory_profiler.signature import device_key, point_of, point_of_pem
 
@@ -557,7 +558,7 @@ def test_a_mistake_is_one_line(
 
 @pytest.mark.parametrize(
     "command",
-    ["up", "enroll", "devices", "revoke", "start", "stop", "status", "backup", "export"],
+    ["up", "enroll", "devices", "revoke", "start", "stop", "status", "watch", "backup", "export"],
 )
 def test_every_command_has_help_and_json(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -651,3 +652,21 @@ def test_metrics_are_served_on_the_loopback(place: Place) -> None:
         with pytest.raises(ConfigError, match="choose another --metrics"):
             serve_metrics(place, port)
         server.shutdown()
+
+
+def test_watch_tells_every_change_and_ends_with_the_run(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_json(place.settings, {"host": "localhost", "port": 1, "listen": "::1"})
+    write_json(place.wish, {"run": "0001", "go_on": True})
+    story = ["waiting", "running", "running", "completed"]
+
+    def tell(_: float = 0.0) -> None:
+        write_json(place.state, {"run": RunRecord("0001", 7, 1, story.pop(0)).to_fields()})
+
+    tell()
+    seen = [found["run"]["status"] for found in changes(place, tell)]
+    assert seen == ["waiting", "running", "completed"]
+    for json_wanted in (True, False):
+        show_changes(place, json=json_wanted)
+        assert "completed" in capsys.readouterr().out

@@ -1,0 +1,85 @@
+"""`edgetrain-coordinator watch`: a federation as it goes, on a terminal or as lines of JSON."""
+
+from __future__ import annotations
+
+import json as json_text
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import typer
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+
+from edgetrain.coordinator.history import RoundRecord
+from edgetrain.coordinator.service.place import Place
+from edgetrain.coordinator.service.status import progress_of, status_fields
+from edgetrain.sizes import format_size
+
+__all__ = ["changes", "show_changes", "status_table"]
+
+LOOK_SECONDS = 1.0
+ROUNDS_SHOWN = 10
+
+
+def show_changes(place: Place, *, json: bool) -> None:
+    """Show every change of the status until the run is complete, or Ctrl-C."""
+    if json:
+        for found in changes(place, time.sleep):
+            typer.echo(json_text.dumps(found))
+        return
+    with Live(auto_refresh=False) as live:
+        for found in changes(place, time.sleep):
+            rounds = progress_of(place).history.rounds
+            live.update(Group(status_table(found), rounds_table(rounds)), refresh=True)
+
+
+def changes(place: Place, wait: Callable[[float], object]) -> Iterator[dict[str, Any]]:
+    """Yield the status at first and whenever it is another; end when the run is complete."""
+    last: dict[str, Any] | None = None
+    while last is None or last["run"]["status"] != "completed":
+        found = status_fields(place)
+        if found != last:
+            yield found
+            last = found
+        else:
+            wait(LOOK_SECONDS)
+
+
+def status_table(found: dict[str, Any]) -> Table:
+    """Return a status as people read it."""
+    table = Table("", "", show_header=False, box=None)
+    table.add_row("federation", f"{found['address']}, {'up' if found['up'] else 'down'}")
+    for name, program in found["programs"].items():
+        runs = f"process {program['pid']}" if program["running"] else "not running"
+        table.add_row(name, f"{runs}, {program['restarts']} restarts")
+    run = found["run"]
+    if run["run"]:
+        why = f": {run['reason']}" if run["reason"] else ""
+        table.add_row("run", f"{run['run']}, {run['status']}, attempt {run['attempts']}{why}")
+        accuracy = run["accuracy"]
+        judged = "" if accuracy is None else f", accuracy {accuracy:.1%}"
+        wanted = "" if run["rounds"] is None else f" of {run['rounds']}"
+        table.add_row("round", f"{run['version']}{wanted}{judged}")
+        for reason, times in run["lost"].items():
+            table.add_row("not counted", f"{times} {reason}")
+    return table
+
+
+def rounds_table(rounds: tuple[RoundRecord, ...]) -> RenderableType:
+    """Return the latest rounds, one a row."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("round", "counted", "examples", "accuracy", "up", "down", "took"):
+        table.add_column(heading, justify="right")
+    for one in rounds[-ROUNDS_SHOWN:]:
+        table.add_row(
+            str(one.round),
+            f"{one.reported} of {one.asked}",
+            f"{one.examples:,}",
+            "" if one.accuracy is None else f"{one.accuracy:.1%}",
+            format_size(one.uplink_bytes),
+            format_size(one.downlink_bytes),
+            f"{one.seconds:.1f} s",
+        )
+    return table
