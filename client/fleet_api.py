@@ -10,9 +10,9 @@ from edgetrain.client.fleet.messages import Instruction, Reply
 from edgetrain.client.fleet.objects import FlowerObject
 from edgetrain.client.fleet.transport import Transport
 from edgetrain.client.fleet.wire import Fields, decode, encode
-from edgetrain.errors import FleetError, PayloadError
+from edgetrain.errors import PayloadError
 
-__all__ = ["LARGEST_CHUNK", "RUN_ENDED", "FleetApi"]
+__all__ = ["ANY_SESSION", "LARGEST_CHUNK", "RUN_ENDED", "FleetApi"]
 
 LARGEST_CHUNK = 8 << 20
 """Bytes of the largest object taken; Flower cuts arrays into chunks of 5 MiB."""
@@ -21,6 +21,8 @@ LARGEST_MESSAGE = 1 << 18
 LARGEST_WORD = 1 << 12
 RUN_ENDED = 2007
 """Flower's code for what belongs to a run that is over."""
+ANY_SESSION = ""
+"""In place of a session: whichever waits for the object that is pushed."""
 
 
 class FleetApi:
@@ -98,16 +100,15 @@ class FleetApi:
         answer = self._call("push-messages", "PushMessages", fields, LARGEST_MESSAGE)
         return answer["session_id"], answer["objects_to_push"]
 
-    def push_object(self, run_id: int, session: str, piece: FlowerObject) -> None:
-        """Push an object in a session. FleetError where the session has ended."""
+    def push_object(self, run_id: int, session: str, piece: FlowerObject) -> bool:
+        """Push an object in a session; False where it is not waited for, or not any more."""
         fields = self._node | {
             "run_id": run_id,
             "object_id": piece.object_id,
             "object_content": piece.content,
             "session_id": session,
         }
-        if not self._call("push-object", "PushObject", fields)["stored"]:
-            raise FleetError("the coordinator did not take an object: its session has ended")
+        return bool(self._call("push-object", "PushObject", fields)["stored"])
 
     def confirm(self, instruction: Instruction) -> None:
         """Say that an instruction is done with; its objects are then deleted."""

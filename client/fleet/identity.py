@@ -21,7 +21,7 @@ TOLERANCE = 2.0
 
 
 class ServerClock:
-    """The coordinator's time, as it was told with its last answer.
+    """The coordinator's time, as it was told with its last answer; `heard` says whether it was.
 
     Flower takes a signature whose time is between 5 s ahead and 300 s behind its own clock. A
     device without a battery for its clock is hours off until somebody sets it; counted from a
@@ -31,6 +31,7 @@ class ServerClock:
     def __init__(self, guess: float | None = None) -> None:
         """Take the device's own clock, or `guess`, for right until an answer says otherwise."""
         self._offset = (time.time() if guess is None else guess) - since_boot()
+        self.heard = False
 
     def now(self) -> float:
         """Return seconds since 1970 by the coordinator's clock; by our own before it was heard."""
@@ -42,6 +43,7 @@ class ServerClock:
             told = email.utils.parsedate_to_datetime(date or "").timestamp()
         except ValueError:
             return False
+        self.heard = True
         offset = told + DATE_RESOLUTION / 2 - since_boot()
         moved = abs(offset - self._offset) > TOLERANCE
         if moved:

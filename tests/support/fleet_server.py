@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import uvicorn
@@ -160,13 +160,20 @@ class FleetServer:
             )
         return message.object_id
 
-    def reply(self, message_id: str) -> Message | None:
-        """Take the reply to an instruction as a ServerApp does, whole; None where there is none."""
+    def take(self, message_id: str) -> Message | None:
+        """Take the reply to an instruction as a ServerApp does, without its objects; None without.
+
+        From then on Flower knows nothing of the instruction.
+        """
         replies = self.state.get_message_res({message_id}, self.run_id)
         if not replies:
             return None
         self.state.delete_messages(message_ins_ids={message_id})
         (bare,) = replies
+        return cast(Message, bare)
+
+    def whole(self, bare: Message) -> Message:
+        """Return a reply with its objects, all of which must have come; they are then deleted."""
         root = bare.metadata.message_id
         store = self.state.object_store
         contents: dict[str, bytes] = {}
@@ -176,9 +183,15 @@ class FleetServer:
             contents[tree.object_id] = store.get(tree.object_id)
             trees.extend(tree.children)
         assert all(contents.values()), "an object was announced and not pushed"
+        store.delete(root)
         message = inflate_object_from_contents(root, contents)
         assert isinstance(message, Message)
         return message
+
+    def reply(self, message_id: str) -> Message | None:
+        """Return the reply to an instruction, whole, and once; None where there is none."""
+        bare = self.take(message_id)
+        return None if bare is None else self.whole(bare)
 
     def end_run(self) -> None:
         """End the run, as when its ServerApp returns."""
@@ -186,7 +199,7 @@ class FleetServer:
 
 
 @contextmanager
-def serve(certificates: Certificates, database: Path) -> Iterator[FleetServer]:
+def serve(certificates: Certificates, database: Path | str) -> Iterator[FleetServer]:
     """Serve flwr's application on the loopback while the context is open."""
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         patch.setenv("FLWR_DATABASE", str(database))
