@@ -28,12 +28,13 @@ from rich.console import Console
 from rich.table import Table
 
 from edgetrain.bench.record import write_record
+from edgetrain.client.enrolment import Enrolment
 from edgetrain.client.fleet.identity import NodeKey, ServerClock
 from edgetrain.client.fleet.transport import Transport, trust
 from edgetrain.client.fleet_api import FleetApi
 from edgetrain.command import run_command
 from edgetrain.coordinator.service.authority import Authority
-from edgetrain.coordinator.service.enrolment import Enrolment
+from edgetrain.coordinator.service.enrolment import fresh_enrolment, public_key
 from edgetrain.coordinator.service.place import FOLDER_VARIABLE, Place, read_json
 from edgetrain.coordinator.service.service import control_of, free_port
 from edgetrain.errors import ServiceError
@@ -78,10 +79,10 @@ def enrol(place: Place, count: int) -> list[Enrolment]:
     """Enrol devices and return what their files would hold."""
     ca = Authority(place.authority).certificate.read_text()
     address = place.known_settings().address
-    enrolled = [Enrolment.fresh(f"device-{number}", address, ca) for number in range(count)]
+    enrolled = [fresh_enrolment(f"device-{number}", address, ca) for number in range(count)]
     with control_of(place) as control:
         for one in enrolled:
-            control.register(one.name, one.public_key)
+            control.register(one.name, public_key(one))
     return enrolled
 
 

@@ -1,6 +1,6 @@
 """The file with which a device joins a federation; the coordinator's operator carries it there.
 
-It is TOML, as `edgetrain-coordinator enroll` writes it:
+It is TOML, and `edgetrain-coordinator enroll` writes it:
 
     name = "pi-3"                      what the operator calls the device
     address = "fleet.example:8443"     where the coordinator is
@@ -26,6 +26,7 @@ from edgetrain.storage import map_file
 
 __all__ = ["Enrolment", "read_enrolment"]
 
+HEADER = "# For `edgetrain-client join`. Whoever has this file is the device: keep it secret.\n"
 LONGEST_NAME = 128
 LONGEST_PEM = 1 << 14
 LARGEST_FILE = 1 << 16
@@ -81,6 +82,13 @@ class Enrolment:
         """Return the enrolment in a table. Raises PayloadError naming what is wrong."""
         given = {name: getattr(cls, name) for name in ("poll_seconds", "heartbeat_seconds")}
         return cls(**check_fields({**given, **fields}, cls.RULES, "enrolment"))
+
+    def to_toml(self) -> str:
+        """Return the file's text; what is optional is left to its default."""
+        return (
+            f'{HEADER}name = "{self.name}"\naddress = "{self.address}"\n'
+            f'ca = """\n{self.ca}"""\nkey = """\n{self.key}"""\n'
+        )
 
 
 def read_enrolment(path: Path) -> Enrolment:

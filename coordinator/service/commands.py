@@ -16,7 +16,7 @@ from edgetrain.config import FleetConfig
 from edgetrain.coordinator.dashboard.words import as_toml
 from edgetrain.coordinator.service.authority import Authority
 from edgetrain.coordinator.service.backup import back_up
-from edgetrain.coordinator.service.enrolment import Enrolment
+from edgetrain.coordinator.service.enrolment import fresh_enrolment, openssh_key, public_key
 from edgetrain.coordinator.service.keeper import FLEET, RunRecord, Wish, run_folder
 from edgetrain.coordinator.service.place import (
     FOLDER_VARIABLE,
@@ -130,12 +130,12 @@ def enroll(
         if any(node.name == name for node in enrolled(control.nodes())):
             raise ConfigError(f"{name!r} is enrolled already: revoke it first, or choose a name")
         address = place.known_settings().address
-        enrolment = Enrolment.fresh(name, address, ca.read_text(encoding="ascii"))
+        enrolment = fresh_enrolment(name, address, ca.read_text(encoding="ascii"))
         replace_file(path, [enrolment.to_toml().encode("utf-8")], private=True)
         if supernode:
-            replace_file(path.with_name(f"{name}.key"), [enrolment.openssh_key], private=True)
+            replace_file(path.with_name(f"{name}.key"), [openssh_key(enrolment)], private=True)
             replace_file(path.with_name(f"{name}.crt"), [enrolment.ca.encode("ascii")])
-        node_id = control.register(name, enrolment.public_key)
+        node_id = control.register(name, public_key(enrolment))
     tell(
         {"name": name, "node_id": node_id, "file": str(path), "address": address},
         f"{name} may join: carry {path} to it, and keep it secret",

@@ -15,7 +15,6 @@ import sys
 import tarfile
 import threading
 import time
-import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPSConnection
@@ -30,6 +29,7 @@ from cryptography import x509
 from prometheus_client import CollectorRegistry
 
 from edgetrain import models
+from edgetrain.client.enrolment import read_enrolment
 from edgetrain.command import run_command
 from edgetrain.config import FleetConfig
 from edgetrain.coordinator.__main__ import app as commands
@@ -41,7 +41,7 @@ from edgetrain.coordinator.service import proxy
 from edgetrain.coordinator.service.authority import Authority
 from edgetrain.coordinator.service.backup import back_up
 from edgetrain.coordinator.service.control import RunState
-from edgetrain.coordinator.service.enrolment import Enrolment
+from edgetrain.coordinator.service.enrolment import fresh_enrolment, openssh_key, public_key
 from edgetrain.coordinator.service.keeper import (
     CHECKPOINTS,
     MISSED_LOOKS,
@@ -108,15 +108,15 @@ def test_an_authority_that_is_damaged_is_one_line(tmp_path: Path) -> None:
 
 
 def test_an_enrolment_holds_the_key_that_was_registered(tmp_path: Path) -> None:
-    one = Enrolment.fresh("pi-0", "192.0.2.7:9443", "-----BEGIN CERTIFICATE-----\nx\n")
-    told = tomllib.loads(one.to_toml())
-    assert Enrolment(**told) == one
-    for content in (one.key.encode(), one.openssh_key):
+    one = fresh_enrolment("pi-0", "192.0.2.7:9443", "-----BEGIN CERTIFICATE-----\nx\n")
+    (tmp_path / "pi-0.toml").write_text(one.to_toml())
+    assert read_enrolment(tmp_path / "pi-0.toml") == one
+    for content in (one.key.encode(), openssh_key(one)):
         path = tmp_path / "key"
         path.touch(0o600)
         path.write_bytes(content)
-        assert point_of(device_key(path).public_key()) == point_of_pem(one.public_key)
-    assert Enrolment.fresh("pi-0", "", "").key != one.key
+        assert point_of(device_key(path).public_key()) == point_of_pem(public_key(one))
+    assert fresh_enrolment("pi-0", "", "").key != one.key
 
 
 # --- the proxy
