@@ -70,7 +70,7 @@ def intent_of(task: Task, choice: Choice, budget: Budget) -> Intent:
         predicted_peak_bytes=expected.peak_bytes,
         budget=budget,
         joules=energy.middle if energy else None,
-        joules_source=expected.source if energy else "none",
+        joules_source=expected.energy_source if energy else "none",
     )
 
 

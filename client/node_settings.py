@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from edgetrain.memory_profiler.budget import Budget
 from edgetrain.memory_profiler.device import Device
+from edgetrain.memory_profiler.energy.fit_file import load_fit
 from edgetrain.settings import (
     Settings,
     choice,
@@ -33,10 +35,11 @@ class NodeSettings(Settings):
     Keys are written with dashes, e.g. `examples-per-second`, and `device_class` as `class`.
     `dataset` is the `.etd` file; without it the device has no examples yet. `memory`, `energy`
     (joules a task) and `seconds` (a task) are the owner's budget; `watts` and
-    `examples-per-second` let energy and time be modelled. `clock` "virtual" says that
-    this is a simulated device, whose time is not this machine's. `ledger` is the file that keeps
-    account of what each task used; none is kept unless it is named. `ledger-key` is the private key
-    that signs what it says; a file beside the ledger unless it is named.
+    `examples-per-second` let energy and time be modelled; `calibration`, the file that
+    `edgetrain-profile calibrate` wrote, tells energy better than `watts`. `clock` "virtual" says
+    that this is a simulated device, whose time is not this machine's. `ledger` is the file that
+    keeps account of what each task used; none is kept unless it is named. `ledger-key` is the
+    private key that signs what it says; a file beside the ledger unless it is named.
     """
 
     table: ClassVar[str] = "node-config"
@@ -51,6 +54,7 @@ class NodeSettings(Settings):
     threads: int = setting(whole(1, 256), 1)
     examples_per_second: float | None = setting(optional(real(0, 1e12)), None)
     watts: float | None = setting(optional(real(0, 1e6)), None)
+    calibration: str | None = setting(optional(text), None)
     clock: Literal["real", "virtual"] = setting(choice("real", "virtual"), "real")
     ledger: str | None = setting(optional(text), None)
     ledger_key: str | None = setting(optional(text), None)
@@ -79,4 +83,5 @@ class NodeSettings(Settings):
             examples_per_second=self.examples_per_second,
             watts=self.watts,
             threads=self.threads,
+            fit=None if self.calibration is None else load_fit(Path(self.calibration)),
         )

@@ -239,7 +239,7 @@ def with_modelled_use(report: Report, choice: Choice) -> Report:
         predicted_peak_bytes=expected.peak_bytes,
         seconds=share * expected.seconds.middle if expected.seconds else 0.0,
         joules=share * energy.middle if energy and known else None,
-        energy_source=expected.source if known else "none",
+        energy_source=expected.energy_source if known else "none",
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from edgetrain.errors import ConfigError
+from edgetrain.memory_profiler.energy.law import EnergyFit
 
 __all__ = ["Device"]
 
@@ -31,6 +32,8 @@ class Device:
             that it is to be probed on this machine.
         source: where speed and power come from: "modelled" (somebody wrote them down),
             "calibrated" or "measured". Every estimate carries it along.
+        fit: what a calibration of this machine found; preferred to `watts`, because it tells
+            operations and bytes apart from time.
     """
 
     name: str = "this machine"
@@ -41,6 +44,7 @@ class Device:
     threads: int = 1
     base_bytes: int | None = None
     source: str = "modelled"
+    fit: EnergyFit | None = None
 
     SOURCES: ClassVar[tuple[str, ...]] = ("modelled", "calibrated", "measured")
 
@@ -59,3 +63,15 @@ class Device:
             raise ConfigError(
                 f"device {self.name!r}: source {self.source!r} is none of {', '.join(self.SOURCES)}"
             )
+
+    @property
+    def knows_power(self) -> bool:
+        """Whether energy can be told of some time and work."""
+        return self.fit is not None or self.watts is not None
+
+    @property
+    def energy_source(self) -> str:
+        """Where energies come from: one of SOURCES. A simulated calibration proves nothing."""
+        if self.fit is None:
+            return self.source
+        return "modelled" if self.fit.simulated else "calibrated"

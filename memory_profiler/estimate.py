@@ -13,7 +13,7 @@ from typing import NamedTuple
 from edgetrain.errors import ConfigError
 from edgetrain.memory_profiler.budget import Interval, format_joules, format_seconds
 from edgetrain.memory_profiler.device import Device
-from edgetrain.memory_profiler.energy.law import Work
+from edgetrain.memory_profiler.energy.law import Usage, Work
 from edgetrain.memory_profiler.memory import probe_base
 from edgetrain.planner import Plan
 from edgetrain.schema import state_schema, trained_schema
@@ -60,7 +60,8 @@ class Estimate:
 
     memory is in bytes and bounds the worker's VmHWM; seconds and energy (joules) are for the
     given number of examples, None where the device's speed or power is unknown. source says
-    whether those two are modelled, calibrated or measured; memory never is modelled.
+    whether seconds are modelled, calibrated or measured, energy_source whether joules are; memory
+    never is modelled.
     """
 
     memory: Interval
@@ -69,6 +70,7 @@ class Estimate:
     parts: tuple[Part, ...]
     examples: int
     source: str
+    energy_source: str
 
     @property
     def peak_bytes(self) -> int:
@@ -82,16 +84,16 @@ class Estimate:
         lines.append(f"{'peak memory':<{width}}  {self.peak_bytes:>13,}")
         low, high = format_size(self.memory.low), format_size(self.memory.high)
         lines.append(f"memory   {low} to {high}")
-        for name, interval, text in (
-            ("seconds", self.seconds, format_seconds),
-            ("energy", self.energy, format_joules),
+        for name, interval, text, source in (
+            ("seconds", self.seconds, format_seconds, self.source),
+            ("energy", self.energy, format_joules, self.energy_source),
         ):
             if interval is None:
                 lines.append(f"{name:<8} unknown: the device does not say")
             else:
                 lines.append(
                     f"{name:<8} {text(interval.low)} to {text(interval.high)} "
-                    f"for {self.examples} examples ({self.source})"
+                    f"for {self.examples} examples ({source})"
                 )
         return "\n".join(lines)
 
@@ -119,9 +121,9 @@ def estimate(
     parts = _memory_parts(plan, device, dataset_bytes, codec, kind)
     peak = sum(part.bytes for part in parts)
     seconds = _seconds(plan, device, trained)
-    energy = None if seconds is None or device.watts is None else seconds.scaled(device.watts)
+    energy = _energy(device, seconds, work_of(plan, trained))
     memory = Interval(peak / (1 + OVER), peak * (1 + UNDER))
-    return Estimate(memory, seconds, energy, parts, trained, device.source)
+    return Estimate(memory, seconds, energy, parts, trained, device.source, device.energy_source)
 
 
 def state_bytes(plan: Plan) -> int:
@@ -204,3 +206,18 @@ def _seconds(plan: Plan, device: Device, examples: int) -> Interval | None:
     error = RATE_ERRORS[device.source]
     idle = max(1.0, device.threads / plan.threads)
     return Interval(nominal / (1 + error), nominal * (1 + error) * idle)
+
+
+def _energy(device: Device, seconds: Interval | None, work: Work) -> Interval | None:
+    """Return the energy of some time and work, or None where the device does not say.
+
+    With a calibration the bounds are 95 % of what its meter would read, at the shortest and at the
+    longest time; with a power they are those of the time alone.
+    """
+    if seconds is None:
+        return None
+    if device.fit is not None:
+        shortest = device.fit.predict(Usage(seconds.low, *work))
+        longest = device.fit.predict(Usage(seconds.high, *work))
+        return Interval(shortest.low, longest.high)
+    return None if device.watts is None else seconds.scaled(device.watts)

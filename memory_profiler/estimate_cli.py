@@ -17,6 +17,7 @@ from edgetrain.memory_profiler.estimate import Estimate, estimate
 from edgetrain.memory_profiler.options import (
     Base,
     Batch,
+    Calibration,
     Classes,
     Codec,
     Dataset,
@@ -64,6 +65,7 @@ def estimate_command(
     codec: Codec = "luq4",
     examples_per_second: Rate = None,
     watts: Watts = None,
+    calibration: Calibration = None,
     base: Base = None,
     json: Json = False,
 ) -> None:
@@ -72,7 +74,8 @@ def estimate_command(
     MODEL is a name that `edgetrain plan --help` lists or a file of a model's JSON. With --memory,
     also says whether the plan fits.
     """
-    device = device_of(memory, threads, examples_per_second, watts, base)
+    rate = examples_per_second
+    device = device_of(memory, threads, rate, watts, base, calibration=calibration)
     compiled = plan(
         freeze_model(named_model(model, inputs, classes, hidden), freeze),
         batch,
@@ -103,6 +106,7 @@ def estimate_fields(expected: Estimate) -> dict[str, Any]:
         "parts": {part.name: part.bytes for part in expected.parts},
         "examples": expected.examples,
         "source": expected.source,
+        "energy_source": expected.energy_source,
     }
 
 
@@ -123,14 +127,13 @@ def print_estimate(expected: Estimate, title: str, allowed: int | None) -> None:
         verdict = f", {fits} the {format_size(allowed)} allowed"
     console.print(table)
     console.print(f"memory {low} to {high}{verdict}")
-    console.print(_line("time", expected.seconds, format_seconds, expected))
-    console.print(_line("energy", expected.energy, format_joules, expected))
+    told = f"for {expected.examples} examples"
+    console.print(_line("time", expected.seconds, format_seconds, f"{told} ({expected.source})"))
+    source = expected.energy_source
+    console.print(_line("energy", expected.energy, format_joules, f"{told} ({source})"))
 
 
-def _line(
-    name: str, interval: Interval | None, show: Callable[[float], str], expected: Estimate
-) -> str:
+def _line(name: str, interval: Interval | None, show: Callable[[float], str], told: str) -> str:
     if interval is None:
-        return f"{name} unknown: see --examples-per-second and --watts"
-    bounds = f"{show(interval.low)} to {show(interval.high)}"
-    return f"{name} {bounds} for {expected.examples} examples ({expected.source})"
+        return f"{name} unknown: see --examples-per-second, --watts and --calibration"
+    return f"{name} {show(interval.low)} to {show(interval.high)} {told}"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
 
 from edgetrain.errors import ConfigError
 from edgetrain.memory_profiler.device import Device
+from edgetrain.memory_profiler.energy.fit_file import load_fit
 from edgetrain.models import MODELS
 from edgetrain.settings import nearest
 from edgetrain.sizes import parse_size
@@ -16,6 +18,7 @@ from edgetrain.sizes import parse_size
 __all__ = [
     "Base",
     "Batch",
+    "Calibration",
     "Classes",
     "Codec",
     "Dataset",
@@ -55,6 +58,10 @@ Rate = Annotated[
     float | None, typer.Option(help="Examples the device trains on in a second, if known.")
 ]
 Watts = Annotated[float | None, typer.Option(help="Power it draws meanwhile, if known.")]
+Calibration = Annotated[
+    Path | None,
+    typer.Option(help="What `edgetrain-profile calibrate` found for it; preferred to --watts."),
+]
 Base = Annotated[
     str | None, typer.Option(help="Memory of an idle worker, e.g. 12MiB; probed unless given.")
 ]
@@ -77,13 +84,23 @@ def size_of(text: str | None) -> int | None:
 
 
 def device_of(
-    memory: str | None, threads: int, rate: float | None, watts: float | None, base: str | None
+    memory: str | None,
+    threads: int,
+    rate: float | None,
+    watts: float | None,
+    base: str | None,
+    *,
+    calibration: Path | None = None,
 ) -> Device:
-    """Return the device that the options describe. Raises ConfigError for what none can have."""
+    """Return the device that the options describe. Raises ConfigError for what none can have.
+
+    A calibration that cannot be read is a DataError, one that is wrong a PayloadError.
+    """
     return Device(
         memory=size_of(memory),
         threads=threads,
         examples_per_second=rate,
         watts=watts,
         base_bytes=size_of(base),
+        fit=None if calibration is None else load_fit(calibration),
     )
