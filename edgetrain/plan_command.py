@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from edgetrain.freeze import freeze as freeze_model
+from edgetrain.larger import larger_plans
 from edgetrain.models.named import named_model
 from edgetrain.options import (
     Batch,
@@ -27,9 +28,10 @@ from edgetrain.options import (
     Threads,
 )
 from edgetrain.page.arena import render
-from edgetrain.plan_report import print_plan
+from edgetrain.plan_report import print_larger, print_plan
 from edgetrain.planner import Plan
 from edgetrain.planner import plan as make_plan
+from edgetrain.sizes import parse_size
 from edgetrain.storage import replace_file
 from edgetrain.timeline import PURPOSES, owners, peak, timeline
 
@@ -77,14 +79,29 @@ def plan(
     )
     if html is not None:
         replace_file(html, [render(chosen, model).encode("utf-8")])
+    larger = [] if memory is None else larger_plans(chosen, recompute)
     if as_json:
-        print(json.dumps(plan_fields(chosen)))
+        told = [plan_choice(other) for other in larger]
+        print(json.dumps(plan_fields(chosen) | {"larger": told}))
         return
     if tensors:
         print(chosen.explain())
-    print_plan(chosen, Console(highlight=False))
+    console = Console(highlight=False)
+    print_plan(chosen, console)
+    if memory is not None:
+        print_larger(chosen, larger, parse_size(memory), console)
     if html is not None:
         print(f"arena: {html}")
+
+
+def plan_choice(plan: Plan) -> dict[str, Any]:
+    """Return what the planner has chosen itself, and the arena that comes of it."""
+    return {
+        "micro_batch": plan.micro_batch,
+        "remade": sorted(plan.remade),
+        "streamed": sorted(plan.streamed),
+        "peak_bytes": plan.peak_bytes,
+    }
 
 
 def plan_fields(plan: Plan) -> dict[str, Any]:
@@ -96,11 +113,8 @@ def plan_fields(plan: Plan) -> dict[str, Any]:
         "gradient": plan.gradient.format.name,
         "draws": plan.gradient.draws,
         "batch": plan.batch,
-        "micro_batch": plan.micro_batch,
         "threads": plan.threads,
-        "remade": sorted(plan.remade),
-        "streamed": sorted(plan.streamed),
-        "peak_bytes": plan.peak_bytes,
+        **plan_choice(plan),
         "lower_bound_bytes": plan.lower_bound_bytes,
         "peak_step": peak(moments).step,
         "steps": [

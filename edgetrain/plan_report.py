@@ -34,6 +34,25 @@ def print_plan(plan: Plan, console: Console) -> None:
     console.print(plan.summary(), soft_wrap=True)
 
 
+def print_larger(plan: Plan, larger: Sequence[Plan], allowed: int, console: Console) -> None:
+    """Print how much of the memory allowed is left, and the plans that it is too little for."""
+    spare = format_size(allowed - plan.peak_bytes)
+    console.print(f"{format_size(allowed)} allowed for the arena, {spare} to spare")
+    if not larger:
+        return
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("does not fit", no_wrap=True)
+    table.add_column("arena", justify="right", no_wrap=True)
+    table.add_column("more needed", justify="right", no_wrap=True)
+    for other in larger:
+        again = f", {other.recomputed} tensors made again" if other.recomputed else ""
+        more = format_size(other.peak_bytes - allowed)
+        table.add_row(
+            f"micro-batch {other.micro_batch}{again}", format_size(other.peak_bytes), more
+        )
+    console.print(table)
+
+
 def layer_table(plan: Plan, moments: Sequence[Moment]) -> Table:
     """Return the most that each layer holds at once, by purpose, and what it holds at the peak."""
     worst = peak(moments)

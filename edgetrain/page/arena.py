@@ -50,7 +50,7 @@ def figures(plan: Plan, worst: Moment) -> list[tuple[str, str]]:
         (format_size(plan.peak_bytes), f"arena, {over:.1%} over the most alive at once"),
         (f"{plan.micro_batch} of {plan.batch}", "examples at a time"),
         (worst.name, f"the peak, step {worst.step}"),
-        (", ".join(map(str, sorted(plan.remade))) or "none", "layers with gradients made twice"),
+        (str(plan.recomputed or "none"), "tensors made more than once, never whole"),
         (format_size(worst.used("state")), "weights and all that outlives a step"),
     ]
 

@@ -16,6 +16,7 @@ from edgetrain.command import run_command
 from edgetrain.errors import BudgetError
 from edgetrain.models import MODELS
 from edgetrain.plan_report import EIGHTHS, bars
+from edgetrain.sizes import format_size, parse_size
 from edgetrain.timeline import peak, timeline
 
 TIGHT = ("plan", "binarynet", "--memory", "48MiB")
@@ -51,6 +52,23 @@ def test_what_is_made_again_is_named(capsys: pytest.CaptureFixture[str]) -> None
     assert fields(capsys, "plan", "binarynet")["remade"] == []
     assert run("plan", "binarynet") == 0
     assert "nothing made again" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("memory", ["100MiB", "48MiB", "24MiB"])
+def test_what_would_have_been_preferred_is_told_with_what_it_lacks(
+    memory: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("plan", "binarynet", "--memory", memory)
+    found, allowed = fields(capsys, *arguments), parse_size(memory)
+    assert found["peak_bytes"] <= allowed
+    assert all(other["peak_bytes"] > allowed for other in found["larger"])
+    assert all(other["micro_batch"] >= found["micro_batch"] for other in found["larger"])
+    assert (found["micro_batch"], found["remade"]) == (100, []) or found["larger"]
+    assert run(*arguments) == 0
+    shown = capsys.readouterr().out
+    assert f"{format_size(allowed)} allowed for the arena" in shown
+    for other in found["larger"]:
+        assert format_size(other["peak_bytes"] - allowed) in shown
 
 
 def test_the_peak_is_named_and_is_the_highest_step(capsys: pytest.CaptureFixture[str]) -> None:
