@@ -174,8 +174,11 @@ def _update_buffers(plan: Plan, codec: str) -> int:
     """Return the most bytes that the update takes beside the trained state while it is encoded.
 
     A tensor that travels as it is takes no bytes of its own; of one that is encoded the encoder
-    holds a second copy while it works.
+    holds a second copy while it works. Latents other than int8 are never sent: no fleet averages
+    them.
     """
+    if plan.latent != "int8":
+        return 0
     held = peak = 0
     for name, (dtype, shape) in trained_schema(plan.model, plan.mode).items():
         carrier = codec_of(name, codec)

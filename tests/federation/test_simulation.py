@@ -26,7 +26,7 @@ from edgetrain.errors import ConfigError, DataError, EdgetrainError
 WATCH = Path(__file__).parents[2] / "examples" / "watch.toml"
 CHANCE = 1 / 3
 PREDICTION_ERROR = 0.05
-"""Of a worker's measured peak; benchmarks/memory_prediction.py holds it over sixty plans."""
+"""Of a worker's measured peak; benchmarks/memory_prediction.py holds it over 144 plans."""
 
 
 @pytest.fixture
