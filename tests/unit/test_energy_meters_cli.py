@@ -59,3 +59,8 @@ def test_the_table_says_what_is_used_and_what_is_modelled(
 def test_this_machine_can_be_asked(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("meters", "--json") == 0
     assert json.loads(capsys.readouterr().out)["meters"]
+
+
+def test_the_documents_name_every_meter() -> None:
+    told = (Path(__file__).parents[2] / "docs" / "energy.md").read_text()
+    assert all(f"| `{name}` |" in told for name in METERS)
