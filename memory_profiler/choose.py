@@ -152,10 +152,10 @@ def _check(budget: Budget, device: Device) -> None:
             f"the budget limits seconds, but nobody knows the speed of {device.name!r}: "
             "give examples_per_second"
         )
-    if budget.energy is not None and not (timed and device.watts is not None):
+    if budget.energy is not None and not (timed and device.knows_power):
         raise ConfigError(
             f"the budget limits energy, but nobody knows the power of {device.name!r}: "
-            "give watts and examples_per_second"
+            "give watts or a calibration, and examples_per_second"
         )
 
 

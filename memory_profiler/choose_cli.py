@@ -18,6 +18,7 @@ from edgetrain.memory_profiler.estimate_cli import estimate_fields, print_estima
 from edgetrain.memory_profiler.options import (
     Base,
     Batch,
+    Calibration,
     Classes,
     Codec,
     Dataset,
@@ -69,6 +70,7 @@ def choose_command(
     codec: Codec = "luq4",
     examples_per_second: Rate = None,
     watts: Watts = None,
+    calibration: Calibration = None,
     base: Base = None,
     json: Json = False,
 ) -> None:
@@ -83,7 +85,7 @@ def choose_command(
     choice = choose(
         named_model(model, inputs, classes, hidden),
         budget,
-        device_of(None, threads, examples_per_second, watts, base),
+        device_of(None, threads, examples_per_second, watts, base, calibration=calibration),
         batch=batch,
         modes=one_or_any("mode", mode, MODES),
         latents=one_or_any("latents", latent, LATENTS),

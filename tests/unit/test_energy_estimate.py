@@ -10,7 +10,9 @@ import pytest
 
 from edgetrain.client.node_settings import NodeSettings
 from edgetrain.command import run_command
-from edgetrain.errors import DataError
+from edgetrain.errors import BudgetError, DataError
+from edgetrain.memory_profiler.budget import Budget
+from edgetrain.memory_profiler.choose import choose
 from edgetrain.memory_profiler.cli import app
 from edgetrain.memory_profiler.device import Device
 from edgetrain.memory_profiler.energy.fit_file import save_fit
@@ -117,3 +119,21 @@ def test_a_device_is_told_of_its_calibration(tmp_path: Path) -> None:
     save_fit(path, FIT)
     assert NodeSettings.of({"device": "pi"}).machine.fit is None
     assert NodeSettings.of({"device": "pi", "calibration": str(path)}).machine.fit == FIT
+
+
+def test_a_calibration_is_what_choose_counts_joules_by(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = mlp(33, 3, (65, 64))
+    choice = choose(model, Budget(energy=1e3), CALIBRATED, batch=16, examples=1600)
+    expected = estimate(choice.plan, CALIBRATED, examples=1600).energy
+    assert expected is not None
+    assert (choice.cost, choice.cost_unit) == (expected.middle, "joules")
+    with pytest.raises(BudgetError, match="energy may reach"):
+        choose(model, Budget(energy=1), CALIBRATED, batch=16, examples=1600)
+    save_fit(tmp_path / "fit.json", FIT)
+    told = ("choose", *NET, "--examples-per-second", "100", "--energy", "1kJ", "--json")
+    with pytest.raises(SystemExit) as caught:
+        run_command(app, [*told, "--calibration", str(tmp_path / "fit.json")])
+    assert caught.value.code == 0
+    assert json.loads(capsys.readouterr().out)["cost"]["unit"] == "joules"
