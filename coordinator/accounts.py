@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from fractions import Fraction
 
 from edgetrain.coordinator.aggregate import Accumulator
 from edgetrain.coordinator.allowance import WITHHELD
@@ -12,16 +12,7 @@ from edgetrain.coordinator.history import DeviceRecord, RoundRecord
 from edgetrain.sizes import format_size
 from edgetrain.task import PlanSummary, Report, one_line
 
-__all__ = [
-    "Loss",
-    "answered",
-    "folded",
-    "introduced",
-    "mean",
-    "plan_text",
-    "tallied",
-    "weighed",
-]
+__all__ = ["Means", "answered", "folded", "introduced", "plan_text", "tallied"]
 
 
 def tallied(record: RoundRecord, answer: Answer) -> RoundRecord:
@@ -53,37 +44,49 @@ MOST_REASONS = 8
 OTHER_REASONS = "other reasons"
 
 
-@dataclass(frozen=True)
-class Loss:
-    """What the means of a round need of one report; they are ordered by the device's name."""
+class Means:
+    """The mean loss and accuracy of many reports, by examples: exact sums, in any order.
 
-    device: str
-    examples: int
-    loss: float
-    right: int
+    Fractions hold every float exactly, and their size does not grow with the number of reports.
+    """
+
+    def __init__(self) -> None:
+        self.examples = 0
+        self._right = 0
+        self._loss = Fraction(0)
+
+    def add(self, answer: Answer, status: str) -> None:
+        """Add what an answer says, if it has that status."""
+        report = answer.report
+        if report is None or answer.status != status or report.loss is None:
+            return
+        self.examples += report.examples
+        self._right += round((report.accuracy or 0.0) * report.examples)
+        self._loss += Fraction(report.loss) * report.examples
+
+    @property
+    def loss(self) -> float | None:
+        """The mean loss of an example, or None without any."""
+        return float(self._loss / self.examples) if self.examples else None
+
+    @property
+    def accuracy(self) -> float | None:
+        """The share of examples that were right, or None without any."""
+        return self._right / self.examples if self.examples else None
 
 
-def weighed(answer: Answer, status: str) -> list[Loss]:
-    """Return the answer's loss in a list, which is empty unless it has that status."""
+def folded(accumulator: Accumulator, answer: Answer, known: DeviceRecord) -> Answer:
+    """Return an answer after its update, if it has one, was added to the round's sum.
+
+    `known` is the record of its device, which tells a report that was counted before.
+    """
     report = answer.report
-    if report is None or answer.status != status or report.loss is None:
-        return []
-    right = round((report.accuracy or 0.0) * report.examples)
-    return [Loss(report.device, report.examples, report.loss, right)]
-
-
-def mean(losses: Sequence[Loss]) -> float | None:
-    """Return the loss an example, summed by name: floats must not feel the order of arrival."""
-    total = sum(one.examples for one in losses)
-    ordered = sorted(losses, key=lambda one: one.device)
-    return sum(one.loss * one.examples for one in ordered) / total if total else None
-
-
-def folded(accumulator: Accumulator, answer: Answer) -> Answer:
-    """Return an answer after its update, if it has one, was added to the round's sum."""
-    if answer.report is None or answer.status != "trained":
+    if report is None or answer.status != "trained":
         return answer
-    refused = accumulator.fold(answer.report, answer.task.state if answer.task else None)
+    if known.counted is not None and report.version <= known.counted:
+        refused: str | None = f"its report on version {known.counted} was counted already"
+    else:
+        refused = accumulator.fold(report, answer.task.state if answer.task else None)
     if refused is None:
         return answer
     return replace(answer, status="refused", reason=one_line(f"refused: {refused}"))
@@ -119,6 +122,7 @@ def reported(record: DeviceRecord, report: Report, *, counted: bool) -> DeviceRe
         record,
         answered=record.answered + counted,
         examples=record.examples + counted * report.examples,
+        counted=report.version if counted and report.update else record.counted,
         plan=record.plan if report.plan is None else plan_text(report.plan),
         predicted_peak_bytes=largest(record.predicted_peak_bytes, report.predicted_peak_bytes),
         measured_peak_bytes=largest(record.measured_peak_bytes, report.measured_peak_bytes),

@@ -126,8 +126,8 @@ class Sent:
 class Exchange:
     """The tasks that are out, and the answers that have come and were not taken yet.
 
-    Every task that was sent is answered for exactly once: by `next`, by `send` where it could not
-    be pushed, or by `give_up`. At most PULL_AT_ONCE answers are held.
+    Every task is answered for exactly once, by `next` or by `give_up`, also where it could not be
+    sent. At most PULL_AT_ONCE reports are held.
     """
 
     def __init__(self, grid: Grid, clock: Clock) -> None:
@@ -143,12 +143,11 @@ class Exchange:
         *,
         group: str,
         life: float | None,
-    ) -> list[Answer]:
-        """Push each member its task; return answers for those that the SuperLink did not take.
+    ) -> None:
+        """Push each member its task.
 
         `group` names the round for Flower; after `life` seconds a message is no longer delivered.
         """
-        unsent: list[Answer] = []
         for start in range(0, len(members), PUSH_AT_ONCE):
             batch = members[start : start + PUSH_AT_ONCE]
             tasks = [task_for(member) for member in batch]
@@ -172,8 +171,8 @@ class Exchange:
                 if identity:
                     self._out[identity] = one
                 else:
-                    unsent.append(Answer(one.member, UNSENT, UNSENT_REASON, task=one.task))
-        return unsent
+                    unsent = Answer(one.member, UNSENT, UNSENT_REASON, task=one.task)
+                    self._arrived[one.task.kind].append(unsent)
 
     def out(self, kind: Kind) -> list[Sent]:
         """Return the tasks of a kind that are out, the oldest first."""

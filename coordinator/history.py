@@ -63,6 +63,8 @@ class DeviceRecord:
         held: examples that it holds.
         asked, answered: tasks that it was sent and that it did.
         examples: examples used, all tasks together.
+        counted: the newest version of the model for which its update was counted; reports on it
+            and on older ones cannot count again. None before the first.
         status: how its last task ended: trained, evaluated, declined, failed, absent, late,
             unneeded or refused; "withheld" where it may not be asked again; "unasked" before the
             first.
@@ -99,6 +101,7 @@ class DeviceRecord:
     downlink_bytes: int = 0
     accuracy: float | None = None
     digest: LedgerDigest | None = None
+    counted: int | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.digest, Mapping):  # as JSON has it

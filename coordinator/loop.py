@@ -7,32 +7,23 @@ holds one model and one sum, never a list of updates.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import chain
 
 from flwr.serverapp import Grid
 
 from edgetrain.config import FleetConfig
-from edgetrain.coordinator.accounts import (
-    Loss,
-    answered,
-    folded,
-    introduced,
-    mean,
-    tallied,
-    weighed,
-)
+from edgetrain.coordinator.accounts import Means, answered, folded, introduced, tallied
 from edgetrain.coordinator.aggregate import Accumulator
 from edgetrain.coordinator.allowance import audited, exhausted, withheld
 from edgetrain.coordinator.checkpoint import Checkpoint, CheckpointFolder
-from edgetrain.coordinator.exchange import LATE, Answer, Clock, Exchange, Member, RealClock
+from edgetrain.coordinator.dispatch import Dispatch
+from edgetrain.coordinator.exchange import Answer, Clock, Exchange, RealClock
 from edgetrain.coordinator.global_model import GlobalModel
-from edgetrain.coordinator.history import History, RoundRecord
+from edgetrain.coordinator.history import DeviceRecord, History, RoundRecord
 from edgetrain.coordinator.members import Register, data_shape
-from edgetrain.coordinator.rounds import Rule, rule_of
-from edgetrain.coordinator.select import select
-from edgetrain.task import Kind, Task
+from edgetrain.coordinator.rounds import rule_of
 
 __all__ = ["Event", "Loop", "RoundBegun", "RoundEnded", "TaskAnswered"]
 
@@ -40,10 +31,6 @@ EMPTY_ROUND_SECONDS = 60.0
 """A pause after a round in which nobody was there, so that a night does not use up a run."""
 MICROSECONDS = 6
 """Decimals of a second that a record keeps."""
-
-UNNEEDED = "unneeded"
-ENOUGH = "not needed: the round had enough reports"
-TOO_LATE = "late: no answer by the deadline"
 
 log = logging.getLogger(__name__)
 
@@ -100,11 +87,15 @@ class Loop:
         self.clock = clock or RealClock()
         self.checkpoints = checkpoints
         self.notify = notify or ignore
-        self.history = History()
         self.register = Register(grid, self.clock)
-        self.exchange = Exchange(grid, self.clock)
-        self._asked: set[str] = set()
-        self._unsent: list[Answer] = []
+        self.dispatch = Dispatch(fleet, self.register, Exchange(grid, self.clock))
+        self._rounds: list[RoundRecord] = []
+        self._devices: dict[str, DeviceRecord] = {}
+
+    @property
+    def history(self) -> History:
+        """What has happened so far."""
+        return History(tuple(self._rounds), dict(self._devices))
 
     def run(self) -> GlobalModel:
         """Return the model after all rounds; `history` then tells how it came about.
@@ -115,6 +106,7 @@ class Loop:
         expected = 1 if None in counts else sum(count for count in counts if count is not None)
         self.register.gather(expected)
         self.model = self._begin()
+        self.dispatch.begin(self.model)
         while self.model.version < self.fleet.training.rounds:
             self.register.update()
             self._introduce()
@@ -134,30 +126,30 @@ class Loop:
         if self.checkpoints is not None:
             kept = self.checkpoints.newest(self.fleet.to_table())
             if kept is not None:
-                self.history = kept.history
+                self._rounds = list(kept.history.rounds)
+                self._devices = dict(kept.history.devices)
                 return kept.model
         return GlobalModel.fresh(model, self.fleet.model.mode, self.fleet.training.seed)
 
     def _introduce(self) -> None:
         """Write who the members are into the records of their devices."""
-        known = self.history.devices
-        members = self.register.members
-        devices = {name: introduced(one, known.get(name)) for name, one in members.items()}
-        self.history = replace(self.history, devices={**known, **devices})
+        for name, member in self.register.members.items():
+            self._devices[name] = introduced(member, self._devices.get(name))
 
     def _round(self, trainers: list[str], barred: list[Answer]) -> None:
         """Do one round: train, aggregate, judge, keep."""
         training, begun = self.fleet.training, self.clock.now()
         number = self.model.version + 1
         record = self._train(RoundRecord(number), trainers, barred)
+        self.dispatch.begin(self.model)
         if training.aggregation == "buffered" and number < training.rounds:
             trainers, _ = self._allowed("train")  # nobody who trains waits while others judge
-            self._unsent += self._set_to_work(trainers, rule_of(training, len(trainers)))
+            self.dispatch.set_to_work(trainers, rule_of(training, len(trainers)))
         if number % training.evaluate_every == 0 or number == training.rounds:
             record = self._evaluate(record)
         # Rounded, so that a run that was cut off tells the same story as one that was not.
         record = replace(record, seconds=round(self.clock.now() - begun, MICROSECONDS))
-        self.history = replace(self.history, rounds=(*self.history.rounds, record))
+        self._rounds.append(record)
         if self.checkpoints is not None:
             self.checkpoints.save(Checkpoint(self.model, self.history, self.fleet.to_table()))
         self.notify(RoundEnded(record, training.rounds))
@@ -166,96 +158,45 @@ class Loop:
         """Ask devices to train, fold what they send, and step to the next version."""
         training = self.fleet.training
         accumulator = Accumulator(self.model, training.codec, training.staleness)
-        losses: list[Loss] = []
-        for answer in chain(barred, self._reports(trainers, accumulator)):
-            outcome = folded(accumulator, self._audited(answer))
-            losses += weighed(outcome, "trained")
+        rule = rule_of(training, len(trainers))
+        self.dispatch.set_to_work(trainers, rule)
+        self.notify(RoundBegun(record.round, training.rounds, len(self.dispatch.asked)))
+        means = Means()
+        for answer in chain(barred, self.dispatch.reports(trainers, rule, accumulator)):
+            outcome = folded(accumulator, self._audited(answer), self._record_of(answer))
+            means.add(outcome, "trained")
             record = tallied(record, outcome)
             self._count(record.round, outcome)
         if not accumulator.examples:
             log.warning("round %d: no device has sent an update", record.round)
             self.clock.wait(EMPTY_ROUND_SECONDS)
-        self.model, asked = accumulator.apply(), len(self._asked)
-        self._asked.clear()
+        self.model = accumulator.apply()
         return replace(
             record,
-            asked=asked,
-            reported=len(accumulator.devices),
+            asked=len(self.dispatch.asked),
+            reported=accumulator.reports,
             stale=accumulator.stale,
             examples=accumulator.examples,
-            training_loss=mean(losses),
+            training_loss=means.loss,
         )
-
-    def _reports(self, trainers: list[str], accumulator: Accumulator) -> Iterator[Answer]:
-        """Keep devices at work by the round's rule, and yield answers until it has enough."""
-        training, version = self.fleet.training, self.model.version
-        rule = rule_of(training, len(trainers))
-        end = None if training.deadline is None else self.clock.now() + training.deadline
-        self._unsent += self._set_to_work(trainers, rule)
-        self.notify(RoundBegun(version + 1, training.rounds, len(self._asked)))
-        while self._unsent:
-            yield self._unsent.pop()
-        # Where all are still at work for earlier rounds, this one begins with whoever ends.
-        continuous = rule.continuous or not self._asked
-        while not rule.satisfied(accumulator):
-            answer = self.exchange.next(
-                "train", end, lambda task: continuous or task.version == version
-            )
-            if answer is None:
-                break
-            yield answer
-            if continuous and not rule.satisfied(accumulator):
-                yield from self._set_to_work(trainers, rule)
-        yield from self._given_up(version + 1, enough=rule.satisfied(accumulator))
-
-    def _set_to_work(self, trainers: list[str], rule: Rule) -> list[Answer]:
-        """Ask idle devices, each once a version; return answers for those not reached."""
-        busy = {sent.member.name for sent in self.exchange.out("train")}
-        idle = [name for name in trainers if name not in busy and name not in self._asked]
-        room = rule.at_work - (len(busy) if rule.continuous else 0)
-        seed = self.fleet.training.seed
-        names = select(idle, max(0, room), seed, self.model.version)
-        self._asked.update(names)
-        return self._send("train", names)
-
-    def _given_up(self, next_version: int, *, enough: bool) -> list[Answer]:
-        """Return answers for the tasks whose reports would be refused from now on."""
-        training = self.fleet.training
-        ending = next_version == training.rounds
-        lag = 0 if ending else training.staleness
-        status, reason = (UNNEEDED, ENOUGH) if enough and not lag else (LATE, TOO_LATE)
-        oldest = next_version - lag
-        return self.exchange.give_up("train", status, reason, lambda task: task.version < oldest)
 
     def _evaluate(self, record: RoundRecord) -> RoundRecord:
         """Ask the held-out devices to judge the new version."""
         judges, barred = self._allowed("evaluate")
-        losses: list[Loss] = []
-        for answer in chain(barred, self._judgements(judges)):
+        means = Means()
+        for answer in chain(barred, self.dispatch.judgements(judges)):
             outcome = self._audited(answer)
-            losses += weighed(outcome, "evaluated")
+            means.add(outcome, "evaluated")
             record = tallied(record, outcome)
             self._count(record.round, outcome)
-        judged = sum(loss.examples for loss in losses)
-        right = sum(loss.right for loss in losses)
-        accuracy = right / judged if judged else None
-        return replace(record, accuracy=accuracy, loss=mean(losses), judged=judged)
-
-    def _judgements(self, judges: list[str]) -> Iterator[Answer]:
-        """Send the new version to those who judge it; yield the answers as they come."""
-        deadline = self.fleet.training.deadline
-        end = None if deadline is None else self.clock.now() + deadline
-        yield from self._send("evaluate", judges)
-        while answer := self.exchange.next("evaluate", end):
-            yield answer
-        yield from self.exchange.give_up("evaluate", LATE, TOO_LATE)
+        return replace(record, accuracy=means.accuracy, loss=means.loss, judged=means.examples)
 
     def _allowed(self, role: str) -> tuple[list[str], list[Answer]]:
         """Return who of a role may be asked, and what stands for the answers of all others."""
         classes = {one.name: one for one in self.fleet.devices}
         names, barred = [], []
         for member in [one for one in self.register.members.values() if one.role == role]:
-            known = self.history.devices.get(member.name) or introduced(member)
+            known = self._devices.get(member.name) or introduced(member)
             if reason := exhausted(known, classes.get(member.device_class)):
                 barred.append(withheld(member, reason))
             else:
@@ -264,41 +205,13 @@ class Loop:
 
     def _audited(self, answer: Answer) -> Answer:
         """Return an answer after its ledger's digest, if there is one, was checked."""
-        known = self.history.devices.get(answer.member.name)
-        return audited(answer, known.digest if known else None)
+        return audited(answer, self._record_of(answer).digest)
 
-    def _send(self, kind: Kind, names: Iterable[str]) -> list[Answer]:
-        """Send a task about the present version to each device; return what was not taken."""
-        training, version, state = self.fleet.training, self.model.version, self.model.state()
-        rate = training.rate(min(version, training.rounds - 1))
-        life = training.deadline
-        if life is not None and kind == "train":
-            life *= 1 + training.staleness
-
-        def task_for(member: Member) -> Task:
-            return Task(
-                kind,
-                version,
-                member.name,
-                self.model.model,
-                self.fleet.model.mode,
-                training.batch,
-                training.local_epochs,
-                rate,
-                training.codec,
-                training.seed,
-                training.deadline,
-                state,
-            )
-
-        members = [self.register.members[name] for name in names]
-        group = f"{kind}-{version + (kind == 'train')}"
-        return self.exchange.send(members, task_for, group=group, life=life)
+    def _record_of(self, answer: Answer) -> DeviceRecord:
+        """Return what is known of the device that an answer is by."""
+        return self._devices.get(answer.member.name) or introduced(answer.member)
 
     def _count(self, round: int, answer: Answer) -> None:
         """Write an answer into its device's record and tell whoever listens."""
-        name = answer.member.name
-        before = self.history.devices.get(name) or introduced(answer.member)
-        devices = {**self.history.devices, name: answered(before, answer)}
-        self.history = replace(self.history, devices=devices)
+        self._devices[answer.member.name] = answered(self._record_of(answer), answer)
         self.notify(TaskAnswered(round, answer))

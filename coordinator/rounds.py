@@ -33,7 +33,7 @@ class Rule:
 
     def satisfied(self, accumulator: Accumulator) -> bool:
         """Say whether the round has enough reports."""
-        counted = len(accumulator.devices) if self.continuous else accumulator.fresh
+        counted = accumulator.reports if self.continuous else accumulator.fresh
         return counted >= self.enough
 
 
