@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from edgetrain.client.held import killed_for_memory
+from edgetrain.client.held import short_of_memory
 from edgetrain.client.processes import Ended
 from edgetrain.memory_profiler.budget import Budget
 from edgetrain.memory_profiler.choose import Choice
@@ -48,9 +48,10 @@ def accounted(
         ledger.begin(intent_of(task, choice, budget))
 
         def settle(report: Report, ended: Ended) -> Report:
-            ledger.end(outcome_of(report, ended))
-            if killed_for_memory(ended):
+            # First, because whoever is ended in between must not try the plan again.
+            if short_of_memory(ended):
                 Quarantine(path).lower(task, choice.estimate.memory.high)
+            ledger.end(outcome_of(report, ended))
             return replace(report, digest=signed_digest(ledger, signer))
 
         yield settle
@@ -90,6 +91,7 @@ def outcome_of(report: Report, ended: Ended) -> Outcome:
         joules_source=report.energy_source if report.joules is not None else "none",
         enforcement=ended.enforced.enforcement if ended.enforced else None,
         cause=ended.cause if ended.enforced else None,
+        cgroup_peak_bytes=ended.enforced.cgroup_peak if ended.enforced else None,
     )
 
 

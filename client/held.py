@@ -14,12 +14,15 @@ from edgetrain.memory_profiler.enforce.enforced import Cause
 from edgetrain.memory_profiler.enforce.joules import Counted, count, modelled
 from edgetrain.memory_profiler.enforce.limits import Limits
 from edgetrain.memory_profiler.estimate import Estimate
+from edgetrain.memory_profiler.memory import probe_private
 from edgetrain.sizes import format_size
 
-__all__ = ["admitted", "counted", "early", "held_to", "killed_for_memory", "why_killed"]
+__all__ = ["admitted", "counted", "early", "held_to", "short_of_memory", "why_killed"]
 
 RESERVED = 0.05
 """Share of the energy allowed that is kept for encoding the update and sending it."""
+MARGIN_BYTES = 4 << 20
+"""Private memory that the interpreter sets aside in lots of a MiB, and mostly never touches."""
 STACK_BYTES = 8 << 20
 """Of a thread, where the system sets no limit to a stack."""
 
@@ -32,15 +35,17 @@ def admitted(expected: Estimate, policy: Policy) -> None:
 def held_to(choice: Choice, budget: Budget, device: Device, seconds: float) -> Limits:
     """Return the limits of a worker that runs a plan.
 
-    Private memory that is not yet in use counts at once (RLIMIT_DATA): it may not pass what the
-    whole process is expected to take, and the stacks of its threads, which are mostly never
-    touched.
+    Private memory counts at once (RLIMIT_DATA), touched or not: that of a worker without a task, of
+    the plan, of stacks, and a margin. A worker that asks for more is refused, and may then use as
+    much again as the plan takes beside its arena, to encode and report what it has learnt.
     """
     bounds = [bound for bound in (budget.memory, device.memory) if bound is not None]
-    data = int(choice.estimate.memory.high) + (choice.plan.threads - 1) * stack_bytes()
+    plan, private = choice.plan, choice.estimate.private_bytes
+    stacks = (plan.threads - 1) * stack_bytes()
     return Limits(
         memory=min(bounds, default=None),
-        data=data if bounds else None,
+        data=probe_private() + private + stacks + MARGIN_BYTES if bounds else None,
+        data_reserve=private - plan.peak_bytes + MARGIN_BYTES,
         seconds=seconds,
         energy=None if budget.energy is None else budget.energy * (1 - RESERVED),
     )
@@ -60,9 +65,12 @@ def counted(device: Device) -> Counted | None:
     return count() or (None if device.watts is None else modelled(device.watts))
 
 
-def killed_for_memory(ended: Ended) -> bool:
-    """Say whether a plan must not be tried again: a signal nobody here sent is the kernel's."""
-    return ended.cause in ("memory_soft", "memory_hard") or (
+def short_of_memory(ended: Ended) -> bool:
+    """Say whether a plan must not be tried again.
+
+    A SIGKILL that nobody here sent is taken for the kernel's.
+    """
+    return ended.cause in ("memory_data", "memory_soft", "memory_hard") or (
         ended.cause == "killed" and ended.code == -signal.SIGKILL
     )
 

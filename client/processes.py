@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from edgetrain.client.worker import SERVE, Job, debug_wanted
-from edgetrain.errors import WorkerError
+from edgetrain.errors import BudgetError, WorkerError
 from edgetrain.memory_profiler.enforce.enforced import Cause, Enforced
 from edgetrain.memory_profiler.enforce.limits import GRACE_SECONDS, Limits
 from edgetrain.memory_profiler.enforce.supervise import Joules, Supervised, supervise
@@ -65,7 +65,10 @@ def run_fresh(job: Job, limits: Limits, joules: Joules | None = None) -> Ended:
     except WorkerError as error:
         return Ended(error.exit_code, str(error))
     line = enforced.words.strip().rpartition("\n")[2]
-    return Ended(enforced.code, line.removeprefix("error: "), enforced.cause, enforced)
+    cause = enforced.cause
+    if cause == "finished" and enforced.code == BudgetError.exit_code:
+        cause = "memory_data"
+    return Ended(enforced.code, line.removeprefix("error: "), cause, enforced)
 
 
 def run_warm(job: Job, limits: Limits) -> Ended:

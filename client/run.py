@@ -78,7 +78,7 @@ def run_task(
     """
     device = device or Device()
     try:
-        choice = plan_task(task, dataset, less_quarantine(budget, ledger, task), device)
+        choice = plan_unlike_killed(task, dataset, budget, device, ledger)
         if choice is not None and not simulated:
             admitted(choice.estimate, policy)
     except (BudgetError, ConfigError, ModelError) as error:
@@ -113,14 +113,27 @@ def run_task(
         return settle(report, ended)
 
 
-def less_quarantine(budget: Budget, ledger: Path | None, task: Task) -> Budget:
-    """Return the budget without the memory that killed an earlier plan of such a task."""
+def plan_unlike_killed(
+    task: Task, dataset: Path | str | None, budget: Budget, device: Device, ledger: Path | None
+) -> Choice | None:
+    """Return the plan for a task as plan_task does, but none that was killed for its memory.
+
+    Raises PayloadError when the quarantine beside the ledger is damaged.
+    """
     if ledger is None:
-        return budget
+        return plan_task(task, dataset, budget, device)
     from edgetrain.memory_profiler.quarantine import Quarantine  # noqa: PLC0415  (loads hashlib)
 
-    bounds = (budget.memory, Quarantine(ledger).ceiling(task))
-    return replace(budget, memory=min((b for b in bounds if b is not None), default=None))
+    quarantine = Quarantine(ledger)
+    ceiling = quarantine.ceiling(task)
+    if ceiling is None or (budget.memory is not None and budget.memory <= ceiling):
+        return plan_task(task, dataset, budget, device)
+    try:
+        return plan_task(task, dataset, replace(budget, memory=ceiling), device)
+    except BudgetError as error:
+        raise BudgetError(
+            f"larger plans were killed here, and {error}; or remove {quarantine.path} to try again"
+        ) from None
 
 
 def plan_task(

@@ -1,7 +1,7 @@
 """The training process: maps a device's data, does one task, writes one report, and ends.
 
     python -m edgetrain.client.worker JOB      a job as JSON text, see Job
-    python -m edgetrain.client.worker --probe  do next to nothing, print the peak memory in bytes
+    python -m edgetrain.client.worker --probe  do next to nothing, print peak and private bytes
 
 It imports the standard library and the native engine alone, because every byte it takes is taken
 from the device. SIGTERM lets the micro-batch at hand finish; what was learnt so far is reported.
@@ -22,10 +22,10 @@ from typing import ClassVar
 
 from edgetrain.data import store
 from edgetrain.data.store import StoredDataset
-from edgetrain.errors import DataError, EdgetrainError, WorkerError
+from edgetrain.errors import BudgetError, DataError, EdgetrainError, WorkerError
 from edgetrain.fields import Rule, check_fields, flag, text, whole
 from edgetrain.keys import derive_key
-from edgetrain.memory_profiler.memory import peak_bytes, reset_peak
+from edgetrain.memory_profiler.memory import peak_bytes, private_bytes, reset_peak
 from edgetrain.model import Model
 from edgetrain.ops import BatchNorm, Linear, Sign, SoftmaxCrossEntropy
 from edgetrain.planner import plan
@@ -41,6 +41,8 @@ PROBE = "--probe"
 SERVE = "--serve"
 DEBUG_VARIABLE = "EDGETRAIN_DEBUG"
 MAX_PATH = 4096
+STOPPED = "stopped early"
+OUT_OF_MEMORY = "stopped early: out of memory"
 
 Stop = Callable[[], bool]
 
@@ -88,7 +90,8 @@ class Job:
 def perform(job: Job, should_stop: Stop) -> tuple[Report, int]:
     """Return the report of a job, not yet written and without its peak memory, and an exit code.
 
-    What goes wrong with the data, the plan or the engine is a "failed" report. Raises an
+    What goes wrong with the data, the plan or the engine is a "failed" report. Where memory ran out
+    the code is that of BudgetError, even if something had been learnt and is reported. Raises an
     EdgetrainError when there is no task that a report could answer.
     """
     started = time.monotonic()
@@ -97,10 +100,12 @@ def perform(job: Job, should_stop: Stop) -> tuple[Report, int]:
     try:
         with store.open(job.data) as data:
             report = work(job, task, data, should_stop)
+        if report.reason == OUT_OF_MEMORY:
+            code = BudgetError.exit_code
     except Exception as error:
         show_traceback()
         report = Report("failed", task.version, task.device, reason=one_line(cause_of(error)))
-        code = error.exit_code if isinstance(error, EdgetrainError) else EdgetrainError.exit_code
+        code = code_of(error)
     return replace(report, seconds=time.monotonic() - started), code
 
 
@@ -111,6 +116,13 @@ def cause_of(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "out of memory: allow the device more, or choose a smaller model"
     return f"internal error, {type(error).__name__}: {error}"
+
+
+def code_of(error: Exception) -> int:
+    """Return the exit code for an error."""
+    if isinstance(error, MemoryError):
+        return BudgetError.exit_code
+    return error.exit_code if isinstance(error, EdgetrainError) else EdgetrainError.exit_code
 
 
 def work(job: Job, task: Task, data: StoredDataset, should_stop: Stop) -> Report:
@@ -132,15 +144,19 @@ def work(job: Job, task: Task, data: StoredDataset, should_stop: Stop) -> Report
     )
     trainer.load_state(task.state)
     update: State = {}
-    passes = 1
+    passes, ran_out = 1, False
     if task.kind == "train":
         passes = task.local_epochs
-        metrics = trainer.fit(data.features, data.labels, epochs=passes, should_stop=should_stop)
+        ran_out = learn(trainer, data, passes, should_stop)
         # The metrics are of the last epoch alone, which may have been cut short.
+        metrics = trainer.metrics
         used = trainer.epochs * data.examples + metrics.examples % data.examples
     else:
         metrics = trainer.evaluate(data.features, data.labels, should_stop=should_stop)
         used = metrics.examples
+    if ran_out and not used:
+        raise MemoryError
+    early = OUT_OF_MEMORY if ran_out else STOPPED
     if not used:
         raise WorkerError("stopped before the first micro-batch was done")
     if task.kind == "train":
@@ -153,7 +169,7 @@ def work(job: Job, task: Task, data: StoredDataset, should_stop: Stop) -> Report
         "trained" if task.kind == "train" else "evaluated",
         task.version,
         task.device,
-        reason="stopped early" if used < passes * data.examples else "",
+        reason=early if used < passes * data.examples else "",
         examples=used,
         steps=trainer.steps,
         loss=metrics.loss,
@@ -161,6 +177,25 @@ def work(job: Job, task: Task, data: StoredDataset, should_stop: Stop) -> Report
         plan=PlanSummary(task.mode, chosen.micro_batch, chosen.threads, chosen.peak_bytes),
         update=update,
     )
+
+
+def learn(trainer: Trainer, data: StoredDataset, epochs: int, should_stop: Stop) -> bool:
+    """Train, and return whether memory ran out; what was learnt until then stands."""
+    try:
+        trainer.fit(data.features, data.labels, epochs=epochs, should_stop=should_stop)
+    except MemoryError:
+        show_traceback()
+        take_reserve()
+        return True
+    return False
+
+
+def take_reserve() -> None:
+    """Allow this process the private memory that was held back for its report."""
+    import resource  # noqa: PLC0415 - seldom needed, and not for nothing
+
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
 
 
 def check_data(task: Task, data: StoredDataset) -> None:
@@ -180,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
     if given == [PROBE]:
         rehearse()
-        print(peak_bytes())
+        print(peak_bytes(), private_bytes())
         return 0
     if given == [SERVE]:
         return serve(sys.stdin)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
 from edgetrain.planner import Plan
 
-__all__ = ["FLIP_THRESHOLD", "StepSettings", "batch_bounds", "step_settings"]
+__all__ = [
+    "FLIP_THRESHOLD",
+    "StepSettings",
+    "batch_begin",
+    "batch_bounds",
+    "batches_of",
+    "step_settings",
+]
 
 SHIFT_RATE = 0.025
 """The learning rate of the shifts, and of Adam on half floats, as a share of the weights': 1e-3 at
@@ -82,8 +90,17 @@ def step_settings(
     )
 
 
-def batch_bounds(count: int, micro_batch: int) -> list[tuple[int, int]]:
-    """Return the begin and end of each micro-batch: as few as may be, sizes equal within one."""
-    number = -(-count // micro_batch)
-    edges = [count * i // number for i in range(number + 1)]
-    return list(pairwise(edges))
+def batches_of(count: int, micro_batch: int) -> int:
+    """Return how many micro-batches take so many examples: as few as may be."""
+    return -(-count // micro_batch)
+
+
+def batch_begin(count: int, batches: int, index: int) -> int:
+    """Return where a micro-batch begins, and the one before it ends: sizes are equal within one."""
+    return count * index // batches
+
+
+def batch_bounds(count: int, micro_batch: int) -> Iterator[tuple[int, int]]:
+    """Yield the begin and end of each micro-batch."""
+    batches = batches_of(count, micro_batch)
+    return pairwise(batch_begin(count, batches, index) for index in range(batches + 1))

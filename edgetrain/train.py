@@ -22,7 +22,7 @@ from edgetrain.model import Model
 from edgetrain.planner import Plan, plan, recomputing
 from edgetrain.schedule import check_schedule, decay
 from edgetrain.schema import Schema, check_state, check_tensors, moment_schema, state_schema
-from edgetrain.step import FLIP_THRESHOLD, batch_bounds, step_settings
+from edgetrain.step import FLIP_THRESHOLD, batch_begin, batches_of, step_settings
 from edgetrain.tensorfile import State, Tensor, read, write
 
 __all__ = ["LEARNING_RATE", "Metrics", "Trainer", "load"]
@@ -102,26 +102,26 @@ class Trainer:
         check_schedule(schedule, span, warmup)
         examples = self._examples(x, y, adapt=True)
         rate = self.learning_rate if learning_rate is None else learning_rate
-        batches = batch_bounds(examples.count, self.plan.micro_batch)
+        batches = batches_of(examples.count, self.plan.micro_batch)
         if self._epoch.finished:
             self._epoch = Epoch()
         done = self._batches_done(examples.count, batches)
         origin = self.epochs if schedule_epochs is None else 0
-        for number, order, (begin, end) in _watched(
-            self._order(examples.count, epochs, batches, done),
-            epochs * len(batches) - done,
+        for number, indices in _watched(
+            self._draws(examples.count, epochs, batches, done),
+            epochs * batches - done,
             progress,
         ):
             if should_stop is not None and should_stop():
                 break
             factor = decay(
                 schedule,
-                number - origin * len(batches),
-                span * len(batches),
-                warmup=round(warmup * len(batches)),
+                number - origin * batches,
+                span * batches,
+                warmup=round(warmup * batches),
             )
-            loss, right = self._step(examples, order[4 * begin : 4 * end], rate * factor)
-            self._count(examples.count, end - begin, loss, right)
+            loss, right = self._step(examples, indices, rate * factor)
+            self._count(examples.count, len(indices) // 4, loss, right)
         return self.metrics
 
     def evaluate(self, x: Any, y: Any, *, should_stop: Callable[[], bool] | None = None) -> Metrics:
@@ -235,27 +235,30 @@ class Trainer:
             x = self.scaling.apply(x)
         return Examples.of(x, y, self.plan.model.input_features)
 
-    def _batches_done(self, count: int, batches: list[tuple[int, int]]) -> int:
+    def _batches_done(self, count: int, batches: int) -> int:
         """Return how many micro-batches of the epoch at hand are done."""
         used = self._epoch.used
-        begins = [begin for begin, _ in batches]
-        if used and (self._epoch.examples != count or used not in begins):
+        done = -(-used * batches // count) if count else 0
+        if used and (self._epoch.examples != count or used != batch_begin(count, batches, done)):
             raise DataError(
                 f"the epoch at hand has used {used} of {self._epoch.examples} examples, and "
                 f"these are {count}: go on with the data it began with, or leave it by "
                 "load_state(state())"
             )
-        return begins.index(used)
+        return done
 
-    def _order(
-        self, count: int, epochs: int, batches: list[tuple[int, int]], done: int
-    ) -> Iterator[tuple[int, bytes, tuple[int, int]]]:
-        """Yield each micro-batch's number since the trainer's first epoch, order and bounds."""
+    def _draws(
+        self, count: int, epochs: int, batches: int, done: int
+    ) -> Iterator[tuple[int, bytes]]:
+        """Yield each micro-batch's number since the trainer's first epoch, and its examples."""
         for epoch in range(self.epochs, self.epochs + epochs):
             order = _native.shuffled(count, self.seed, self.stream << 32 | epoch)
-            for index in range(done, len(batches)):
-                yield epoch * len(batches) + index, order, batches[index]
+            for index in range(done, batches):
+                begin, end = (batch_begin(count, batches, edge) for edge in (index, index + 1))
+                yield epoch * batches + index, order[4 * begin : 4 * end]
             done = 0
+            # Here alone it is held: with that of the next epoch it would be the peak.
+            del order
 
     def _count(self, count: int, used: int, loss: float, correct: int) -> None:
         """Add a micro-batch to the epoch at hand, or to a new one where that is finished."""

@@ -43,15 +43,14 @@ RATE_ERRORS = {"modelled": 0.25, "calibrated": 0.10, "measured": 0.05}
 PAGE = 4096
 STACK_TOUCHED = 16 * 1024
 """Bytes that a kernel thread touches of its stack and its control block (measured, x86-64)."""
-BOUNDS_BYTES = 104
-"""Bytes of one pair of Python integers in a list."""
 
 
 class Part(NamedTuple):
-    """One cause of memory use."""
+    """One cause of memory use; private says that nothing on a disk stands behind its pages."""
 
     name: str
     bytes: int
+    private: bool = True
 
 
 @dataclass(frozen=True)
@@ -76,6 +75,11 @@ class Estimate:
     def peak_bytes(self) -> int:
         """The peak memory expected: the sum of the parts."""
         return sum(part.bytes for part in self.parts)
+
+    @property
+    def private_bytes(self) -> int:
+        """What is private and writable, beside what a worker has of it before it has a task."""
+        return sum(part.bytes for part in self.parts if part.private)
 
     def explain(self) -> str:
         """Return a text table of the parts, then the intervals."""
@@ -144,30 +148,22 @@ def _memory_parts(
     """Return what adds up at the worst moment, which is while training or while encoding."""
     base = probe_base() if device.base_bytes is None else device.base_bytes
     lasting = (
-        Part("worker and its code", base),
+        Part("worker and its code", base, private=False),
         Part("arena", plan.peak_bytes),
         Part("thread stacks", (plan.threads - 1) * STACK_TOUCHED),
-        Part("dataset, mapped", _pages(dataset_bytes)),
-        Part("task's state, mapped", _pages(state_bytes(plan))),
+        Part("dataset, mapped", _pages(dataset_bytes), private=False),
+        Part("task's state, mapped", _pages(state_bytes(plan)), private=False),
     )
     if kind == "evaluate":
         return lasting
-    training = (Part("order of the examples", _pages(_order_bytes(plan, dataset_bytes))),)
+    examples = dataset_bytes // (plan.model.input_features + 1)
+    # A 32-bit index an example.
+    training = (Part("order of the examples", _pages(4 * examples)),)
     encoding = (
         Part("trained state", _pages(state_bytes(plan))),
         Part("update", _pages(_update_buffers(plan, codec))),
     )
     return lasting + max(training, encoding, key=lambda parts: sum(part.bytes for part in parts))
-
-
-def _order_bytes(plan: Plan, dataset_bytes: int) -> int:
-    """Return the bytes that say which example is trained on when.
-
-    A 32-bit index an example, twice while an epoch is being shuffled, and the bounds of each
-    micro-batch.
-    """
-    examples = dataset_bytes // (plan.model.input_features + 1)
-    return 8 * examples + BOUNDS_BYTES * -(-examples // plan.micro_batch)
 
 
 def _update_buffers(plan: Plan, codec: str) -> int:

@@ -1,6 +1,6 @@
 """One line of a ledger: what a task may use or has used, the sums so far, and two checksums.
 
-A line is a JSON object, `{"ledger":3,"number":..,"previous":..,"time":..,"intent":{..} or
+A line is a JSON object, `{"ledger":4,"number":..,"previous":..,"time":..,"intent":{..} or
 "outcome":{..},"totals":{..},"sha256":..}`. `previous` is the sha256 of the whole line before it,
 newline included, which chains the lines; `sha256` is that of all bytes of this line before itself,
 so that the last line is covered as well. What is unknown is null, never 0.
@@ -45,9 +45,11 @@ __all__ = [
     "digest",
 ]
 
-VERSION = 3
+VERSION = 4
 READABLE = 2
-"""The oldest version that is read: its outcomes do not say what held the task to its budget."""
+"""The oldest version that is read."""
+LATER = {"enforcement": None, "cause": None, "cgroup_peak_bytes": None}
+"""What outcomes of older versions do not say, or not all of it."""
 PREFIX = b'{"ledger":'
 """How every line begins."""
 MAX_LINE = 1 << 13
@@ -120,6 +122,8 @@ class Outcome:
         enforcement: whether the kernel held the process to its memory, "hard", or a watch, "soft";
             null where nobody knows.
         cause: why the process ended, a key of enforce.enforced.CAUSES, or null.
+        cgroup_peak_bytes: the most charged to the control group of the process, or null; it is
+            another measure than measured_peak_bytes, which are those resident.
     """
 
     status: OutcomeStatus
@@ -131,6 +135,7 @@ class Outcome:
     joules_source: str = "none"
     enforcement: Enforcement | None = None
     cause: Cause | None = None
+    cgroup_peak_bytes: int | None = None
 
     RULES: ClassVar[Mapping[str, Rule]] = {
         "status": choice(*get_args(OutcomeStatus)),
@@ -142,6 +147,7 @@ class Outcome:
         "joules_source": SOURCE,
         "enforcement": maybe(choice(*get_args(Enforcement))),
         "cause": maybe(choice(*CAUSES)),
+        "cgroup_peak_bytes": maybe(COUNT),
     }
 
 
@@ -235,8 +241,9 @@ class Line:
         found = [name for name in ENTRIES if name in told]
         if len(found) != 1:
             raise PayloadError("it is neither an intent nor an outcome")
-        if told["ledger"] == READABLE and isinstance(told.get("outcome"), dict):
-            told["outcome"] = {"enforcement": None, "cause": None} | told["outcome"]
+        older = told["ledger"] in range(READABLE, VERSION)
+        if older and isinstance(told.get("outcome"), dict):
+            told["outcome"] = LATER | told["outcome"]
         rules: dict[str, Rule] = {
             "ledger": whole(READABLE, VERSION),
             "number": COUNT,

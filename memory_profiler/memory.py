@@ -14,6 +14,7 @@ import os
 import sys
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from edgetrain.errors import WorkerError
 from edgetrain.memory_profiler.control_groups import own_groups
@@ -24,7 +25,9 @@ __all__ = [
     "WORKER",
     "available_bytes",
     "peak_bytes",
+    "private_bytes",
     "probe_base",
+    "probe_private",
     "reset_peak",
     "resident_bytes",
     "worker_command",
@@ -63,6 +66,14 @@ def resident_bytes(root: Path = ROOT) -> int | None:
     return table_bytes(root / "proc/self/status", "VmRSS")
 
 
+def private_bytes(root: Path = ROOT) -> int | None:
+    """Return the private writable memory of this process, in bytes, or None if unknown.
+
+    It is what RLIMIT_DATA limits (VmData), whether it has been touched or not.
+    """
+    return table_bytes(root / "proc/self/status", "VmData")
+
+
 def available_bytes(root: Path = ROOT) -> int | None:
     """Return the bytes that a new process could still use, or None if nothing is known.
 
@@ -91,19 +102,35 @@ def worker_environment() -> dict[str, str]:
     return {**ALLOCATOR, **os.environ}
 
 
-@cache
+class Probe(NamedTuple):
+    """What a worker that trained next to nothing took: peak and private memory, in bytes."""
+
+    peak: int
+    private: int
+
+
 def probe_base(worker: str = WORKER, samples: int = PROBE_SAMPLES) -> int:
     """Return the peak memory in bytes of a training worker that trains next to nothing.
 
     The median over fresh processes of the real worker, each of which does the smallest task there
     is, so that all of a task's code is in memory, and reports its own VmHWM. Probed once in the
     life of the calling process. Raises WorkerError when the worker cannot be started or does not
-    answer with a number.
+    answer with its numbers.
     """
-    return sorted(_probe_once(worker) for _ in range(samples))[samples // 2]
+    return sorted(one.peak for one in _probes(worker, samples))[samples // 2]
 
 
-def _probe_once(worker: str) -> int:
+def probe_private(worker: str = WORKER, samples: int = PROBE_SAMPLES) -> int:
+    """Return the most private memory in bytes that any of the same workers had in the end."""
+    return max(one.private for one in _probes(worker, samples))
+
+
+@cache
+def _probes(worker: str, samples: int) -> tuple[Probe, ...]:
+    return tuple(_probe_once(worker) for _ in range(samples))
+
+
+def _probe_once(worker: str) -> Probe:
     # Imported here because a worker, which imports this module, must not pay for it.
     import subprocess  # noqa: PLC0415
 
@@ -119,10 +146,11 @@ def _probe_once(worker: str) -> int:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise WorkerError(f"the memory probe `{' '.join(command)}` did not run: {error}") from error
-    if answer.returncode != 0 or not answer.stdout.strip().isdigit():
+    numbers = answer.stdout.split()
+    if answer.returncode != 0 or len(numbers) != 2 or not all(map(str.isdecimal, numbers)):
         last = (answer.stderr.strip() or answer.stdout.strip() or "no output").splitlines()[-1]
         raise WorkerError(
             f"the memory probe `{' '.join(command)}` ended with {answer.returncode} ({last}): "
             "run it by hand to see why"
         )
-    return int(answer.stdout)
+    return Probe(*map(int, numbers))

@@ -9,9 +9,12 @@ from edgetrain.memory_profiler.enforce.limits import Belt
 
 __all__ = ["CAUSES", "Cause", "Enforced", "Enforcement"]
 
-Cause = Literal["finished", "memory_soft", "memory_hard", "seconds", "energy", "killed"]
+Cause = Literal[
+    "finished", "memory_data", "memory_soft", "memory_hard", "seconds", "energy", "killed"
+]
 CAUSES: dict[Cause, str] = {
     "finished": "it ended by itself",
+    "memory_data": "it was refused private memory, and said so itself",
     "memory_soft": "its resident memory passed the limit",
     "memory_hard": "the kernel killed it for want of memory",
     "seconds": "its time was up",

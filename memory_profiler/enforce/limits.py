@@ -64,6 +64,8 @@ class Limits:
             limit = getattr(self, name)
             if limit is not None and not (math.isfinite(limit) and limit > 0):
                 raise ConfigError(f"a limit of {limit} {name} allows nothing: give more than 0")
+        if self.data_reserve < 0:
+            raise ConfigError(f"a reserve of {self.data_reserve} bytes: give 0 or more")
         if self.belts - BELTS.keys():
             raise ConfigError(
                 f"{', '.join(sorted(self.belts - BELTS.keys()))}: belts are {', '.join(BELTS)}"

@@ -330,6 +330,11 @@ def test_a_limit_that_allows_nothing_is_refused(name: str) -> None:
         Limits(**{name: 0})
 
 
+def test_a_reserve_only_adds() -> None:
+    with pytest.raises(ConfigError, match="reserve"):
+        Limits(data=LIMIT, data_reserve=-1)
+
+
 def test_an_unknown_belt_is_refused() -> None:
     with pytest.raises(ConfigError, match="braces: belts are group"):
         Limits(belts=frozenset({"braces"}))  # type: ignore[arg-type]

@@ -337,13 +337,18 @@ def test_two_processes_take_turns(tmp_path: Path) -> None:
     assert verdict.totals.examples == 40
 
 
-def test_a_line_of_the_version_before_is_read() -> None:
+@pytest.mark.parametrize(
+    ("version", "unsaid"),
+    [
+        (2, b',"enforcement":null,"cause":null,"cgroup_peak_bytes":null'),
+        (3, b',"cgroup_peak_bytes":null'),
+    ],
+)
+def test_a_line_of_an_older_version_is_read(version: int, unsaid: bytes) -> None:
     outcome = Outcome("trained", "", 17_100_000, 540, 2.5, 1.6, "modelled")
     line = Line(1, "0" * 64, 1e9, outcome, Totals().plus(outcome))
     body, _, _ = line.encode().rpartition(b',"sha256":"')
-    old = body.replace(b'"ledger":3', b'"ledger":2').replace(
-        b',"enforcement":null,"cause":null', b""
-    )
+    old = body.replace(b'"ledger":4', b'"ledger":%d' % version).replace(unsaid, b"")
     assert len(old) < len(body)
     sealed = old + b',"sha256":"' + hashlib.sha256(old).hexdigest().encode() + b'"}\n'
     assert Line.decode(sealed) == line

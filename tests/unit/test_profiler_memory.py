@@ -16,7 +16,9 @@ from edgetrain.errors import DataError, WorkerError
 from edgetrain.memory_profiler.memory import (
     available_bytes,
     peak_bytes,
+    private_bytes,
     probe_base,
+    probe_private,
     reset_peak,
     resident_bytes,
     worker_command,
@@ -24,7 +26,7 @@ from edgetrain.memory_profiler.memory import (
 )
 
 Reader = Callable[[Path], int | None]
-READERS = {"VmHWM": peak_bytes, "VmRSS": resident_bytes}
+READERS = {"VmHWM": peak_bytes, "VmRSS": resident_bytes, "VmData": private_bytes}
 MIB = 2**20
 # Pages that the interpreter itself touches or gives back while a test measures.
 NOISE = MIB
@@ -263,11 +265,12 @@ def test_the_probe_is_the_median_of_fresh_processes(
         f"log = open({str(log)!r}, 'r+')\n"
         "calls = len(log.read())\n"
         "log.write('x')\n"
-        "print([500, 100, 300, 200, 400][calls])\n"
+        "print([500, 100, 300, 200, 400][calls], 10 * calls)\n"
     )
     name = worker(tmp_path, monkeypatch, code)
     assert probe_base(name) == 300
     assert probe_base(name) == 300
+    assert probe_private(name) == 40
     assert log.read_text() == "xxxxx", "probed once in the life of this process"
 
 
@@ -276,6 +279,8 @@ def test_the_probe_is_the_median_of_fresh_processes(
     [
         ("raise SystemExit('out of order')", "ended with 1 .*out of order"),
         ("print('none')", "none"),
+        ("print(500)", "500"),
+        ("print(500, None)", "None"),
         ("", "no output"),
         ("import missing_module", "missing_module"),
     ],

@@ -64,7 +64,7 @@ def test_small_micro_batches_learn_too() -> None:
 
 @pytest.mark.parametrize("count", [1, 29, 30, 31, 59, 61, 300])
 def test_every_example_is_used_once_an_epoch(count: int) -> None:
-    bounds = batch_bounds(count, 30)
+    bounds = list(batch_bounds(count, 30))
     assert bounds[0][0] == 0
     assert bounds[-1][1] == count
     sizes = [end - begin for begin, end in bounds]

@@ -171,13 +171,19 @@ std::pair<nb::bytes, std::uint32_t> luq4_encode(nb::handle before, nb::handle af
 // The order of an epoch: Fisher and Yates, drawn from the counter generator; 32-bit indices.
 nb::bytes shuffled(std::uint32_t count, std::uint64_t seed, std::uint64_t epoch) {
   const edgetrain::Key key = edgetrain::derive(seed, epoch, 0, edgetrain::Purpose::shuffle);
-  std::vector<std::uint32_t> order(count);
-  std::iota(order.begin(), order.end(), 0U);
+  // Drawn where Python keeps it: a second copy of a large one would be a device's peak.
+  nb::bytes result = nb::steal<nb::bytes>(
+      PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(count) * sizeof(std::uint32_t)));
+  if (!result.is_valid()) {
+    throw nb::python_error();
+  }
+  auto* order = reinterpret_cast<std::uint32_t*>(PyBytes_AsString(result.ptr()));
+  std::iota(order, order + count, 0U);
   for (std::uint32_t i = count; i-- > 1;) {
     const std::uint64_t draw = edgetrain::random_bits(key, i);
     std::swap(order[i], order[static_cast<std::size_t>(draw * (i + 1ULL) >> 32)]);
   }
-  return nb::bytes(order.data(), order.size() * sizeof(std::uint32_t));
+  return result;
 }
 
 nb::bytes random_words(std::uint64_t seed, std::uint64_t step, std::uint64_t layer,
