@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import json
 import time
 from collections.abc import Callable
 
 from edgetrain.client.backoff import Backoff, jittered
+from edgetrain.client.enrolment import Enrolment
 from edgetrain.client.fleet.identity import NodeKey, ServerClock
 from edgetrain.client.fleet.transport import Transport, trust
 from edgetrain.client.fleet_api import FleetApi
@@ -21,16 +21,22 @@ from edgetrain.client.heart import Heart
 from edgetrain.client.journal import Journal
 from edgetrain.client.state import StateFolder
 from edgetrain.client.systemd import notify
-from edgetrain.errors import EdgetrainError, FleetError, StorageError
-from edgetrain.storage import replace_file
+from edgetrain.errors import EdgetrainError, FleetError
 
-__all__ = ["Daemon"]
+__all__ = ["Daemon", "connect"]
 
 UNAUTHORISED, PRECONDITION_FAILED = http.client.UNAUTHORIZED, http.client.PRECONDITION_FAILED
 QUIET_SECONDS = 60.0
 """A reply is looked for every second; this long after the last one it has been found."""
 REFUSALS = (UNAUTHORISED, PRECONDITION_FAILED)
 """What Flower says to a key that it does not know, and to a node that it takes for online."""
+
+
+def connect(enrolment: Enrolment, node_id: int) -> FleetApi:
+    """Return the Fleet API of a coordinator; nothing is sent yet. Raises ConfigError."""
+    key = NodeKey(enrolment.key.encode())
+    transport = Transport(enrolment.address, trust(enrolment.ca), key, ServerClock())
+    return FleetApi(transport, node_id)
 
 
 class Daemon:
@@ -57,15 +63,7 @@ class Daemon:
         self._backoff = Backoff()
         self._online = False
         self._born = time.monotonic()
-        self._api = FleetApi(
-            Transport(
-                enrolment.address,
-                trust(enrolment.ca),
-                NodeKey(enrolment.key.encode()),
-                ServerClock(),
-            ),
-            state.node_id,
-        )
+        self._api = connect(enrolment, state.node_id)
 
     def run(self) -> None:
         """Work until one instruction is done with; then the process should be started afresh.
@@ -114,6 +112,7 @@ class Daemon:
         if journal.events:
             self._finish(journal)
             return True
+        self._state.require_room()
         instruction = self._api.pull_message()
         if instruction is not None:
             journal.append({"event": "pulled", "instruction": instruction.to_fields()})
@@ -182,9 +181,7 @@ class Daemon:
         self._told = line
         self._say(line)
         notify(f"STATUS={line}")
-        status = {"state": state, "detail": detail, "since": time.time()}
-        with contextlib.suppress(StorageError):
-            replace_file(self._state.status, [json.dumps(status).encode()], durable=False)
+        self._state.tell({"state": state, "detail": detail, "since": time.time()})
 
     def _wait(self, seconds: float) -> None:
         self._heart.step()

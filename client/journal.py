@@ -17,7 +17,7 @@ from typing import Any
 from edgetrain.errors import StorageError
 from edgetrain.storage import replace_file, sync_folder
 
-__all__ = ["Journal"]
+__all__ = ["Journal", "read_events"]
 
 Event = Mapping[str, Any]
 
@@ -27,20 +27,8 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.events: list[Event] = []
-        try:
-            raw = path.read_bytes() if path.exists() else b""
-        except OSError as error:
-            raise StorageError(f"cannot read {path}: {error.strerror}") from error
-        good = 0
-        for line in raw.splitlines(keepends=True):
-            event = read_line(line)
-            if event is None:
-                break
-            self.events.append(event)
-            good += len(line)
-        self._size = good
-        if good < len(raw):
+        self.events, self._size = read_events(path)
+        if path.exists() and path.stat().st_size > self._size:
             self._cut()
 
     def append(self, event: Event) -> None:
@@ -53,9 +41,11 @@ class Journal:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            with contextlib.suppress(OSError, StorageError):
+            with contextlib.suppress(StorageError):
                 self._cut()
-            raise StorageError(f"cannot write {self.path}: {error.strerror}: free some") from error
+            raise StorageError(
+                f"cannot write {self.path}: {error.strerror}: free some space"
+            ) from error
         if is_new:
             sync_folder(self.path.parent)
         self.events.append(event)
@@ -69,7 +59,30 @@ class Journal:
 
     def _cut(self) -> None:
         """Take off what lies behind the last whole event."""
-        os.truncate(self.path, self._size)
+        try:
+            os.truncate(self.path, self._size)
+        except OSError as error:
+            raise StorageError(f"cannot write {self.path}: {error.strerror}") from error
+
+
+def read_events(path: Path) -> tuple[list[Event], int]:
+    """Return the whole events in a file, none where there is none, and the bytes they take.
+
+    Raises StorageError when it cannot be read.
+    """
+    try:
+        raw = path.read_bytes() if path.exists() else b""
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}") from error
+    events: list[Event] = []
+    size = 0
+    for line in raw.splitlines(keepends=True):
+        event = read_line(line)
+        if event is None:
+            break
+        events.append(event)
+        size += len(line)
+    return events, size
 
 
 def write_line(event: Event) -> bytes:

@@ -7,10 +7,11 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from edgetrain.client.enrolment import Enrolment
 from edgetrain.client.journal import Journal
@@ -22,6 +23,10 @@ __all__ = ["StateFolder", "default_state"]
 
 SYSTEM, USER = Path("/var/lib/edgetrain-client"), ".local/state/edgetrain-client"
 LARGEST_NODE_ID = (1 << 64) - 1
+ROOM = 1 << 20
+"""Bytes that must be free before a device asks for work."""
+MOMENT = 2.0
+"""Seconds in which whoever only looks whether a daemon is running has let go again."""
 
 
 def default_state() -> Path:
@@ -47,7 +52,7 @@ class StateFolder:
         self.path = path
         self.key = path / "node.key"
         self.work = path / "work"
-        self.status = path / "status.json"
+        self._status = path / "status.json"
         self._enrolment = path / "enrolment.json"
         self._settings = path / "settings.json"
         self._node = path / "node.json"
@@ -56,20 +61,30 @@ class StateFolder:
     def join(self, enrolment: Enrolment, settings: Mapping[str, Any]) -> None:
         """Keep an enrolment, the key for its owner's eyes alone, and what the owner allows.
 
-        Raises StorageError when it cannot be written.
+        Under another key the device is another node: what it had taken on is forgotten. Raises
+        StorageError when it cannot be written, ConfigError while the daemon runs.
         """
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(f"cannot make {self.path}: {error.strerror}") from error
         public = asdict(enrolment)
-        replace_file(self.key, [public.pop("key").encode()], private=True)
-        self._write(self._settings, settings)
-        # It comes last: a device is enrolled when it is there.
-        self._write(self._enrolment, public)
+        key = public.pop("key").encode()
+        with self.hold():
+            if self.key.exists() and self.key.read_bytes() != key:
+                self._enrolment.unlink(missing_ok=True)
+                self._node.unlink(missing_ok=True)
+                self.journal().clear()
+            replace_file(self.key, [key], private=True)
+            self._write(self._settings, settings)
+            # It comes last: a device is enrolled when it is there.
+            self._write(self._enrolment, public)
 
     def leave(self) -> None:
-        """Forget everything, the key first. Raises StorageError when something stays."""
+        """Forget everything, the key first. Raises StorageError when something stays.
+
+        To be called by who holds the folder.
+        """
         try:
             for path in (self.key, self._enrolment):
                 path.unlink(missing_ok=True)
@@ -115,6 +130,25 @@ class StateFolder:
         else:
             self._paused.unlink(missing_ok=True)
 
+    @property
+    def told(self) -> dict[str, Any]:
+        """What the daemon last said that it does; nothing where it has not, or only in part."""
+        with contextlib.suppress(PayloadError):
+            found = self._read(self._status)
+            return found if isinstance(found, dict) else {}
+        return {}
+
+    def tell(self, fields: Mapping[str, Any]) -> None:
+        """Say what the daemon does; a full disk keeps nobody from working."""
+        with contextlib.suppress(StorageError):
+            replace_file(self._status, [json.dumps(fields).encode()], durable=False)
+
+    def require_room(self) -> None:
+        """Raise StorageError unless there is room to take something on."""
+        found = os.statvfs(self.path)
+        if found.f_bavail * found.f_frsize < ROOM:
+            raise StorageError(f"the disk of {self.path} is full: free some space")
+
     def journal(self) -> Journal:
         """Return the journal, as it was left."""
         return Journal(self.path / "journal")
@@ -124,22 +158,23 @@ class StateFolder:
         shutil.rmtree(self.work, ignore_errors=True)
 
     @contextlib.contextmanager
-    def hold(self) -> Iterator[None]:
-        """Be the only one who works here. Raises ConfigError where another is."""
+    def hold(self, patience: float = MOMENT) -> Iterator[None]:
+        """Be the only one who works here. Raises ConfigError where another is for `patience` s."""
         if not self.path.is_dir():
             raise ConfigError(f"{self.path} holds no enrolment: edgetrain-client join FILE")
         with (self.path / "lock").open("a+b") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise ConfigError(f"the daemon of {self.path} is running: stop it first") from None
+            end = time.monotonic() + patience
+            while not locked(file):
+                if time.monotonic() >= end:
+                    raise ConfigError(f"the daemon of {self.path} is running: stop it first")
+                time.sleep(0.02)
             yield
 
     @property
     def held(self) -> bool:
         """Whether a daemon is at work here."""
         try:
-            with self.hold():
+            with self.hold(patience=0):
                 return False
         except ConfigError:
             return self.path.is_dir()
@@ -157,3 +192,12 @@ class StateFolder:
 
     def _write(self, path: Path, fields: Mapping[str, Any]) -> None:
         replace_file(path, [json.dumps(fields, indent=2).encode() + b"\n"], private=True)
+
+
+def locked(file: IO[bytes]) -> bool:
+    """Lock a file, if nobody else has."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

@@ -1,7 +1,8 @@
 """How every command of ours ends: a result, or one line that says what to do.
 
-The commands (`edgetrain`, `edgetrain-client`, `edgetrain-coordinator`, `edgetrain-profile`) are
-typer applications. Their entry points call `run_command`, so that a mistake looks the same
+The commands `edgetrain`, `edgetrain-coordinator` and `edgetrain-profile` are typer applications;
+`edgetrain-client`, which runs where there is nothing but the standard library, is an argparse
+parser. Their entry points call `run_command` and `run_parser`, so that a mistake looks the same
 everywhere: `error: cause: cure` on stderr and the exit code of its kind, never a traceback.
 """
 
@@ -10,16 +11,18 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 from edgetrain.errors import EdgetrainError
 
 if TYPE_CHECKING:
+    import argparse
+
     import typer
 
-__all__ = ["DEBUG_VARIABLE", "fleet_extra", "run_command"]
+__all__ = ["DEBUG_VARIABLE", "fleet_extra", "run_command", "run_parser"]
 
 DEBUG_FLAG = "--debug"
 DEBUG_VARIABLE = "EDGETRAIN_DEBUG"
@@ -51,8 +54,24 @@ def run_command(app: typer.Typer, arguments: Sequence[str] | None = None) -> NoR
     debug, rest = split_debug(sys.argv[1:] if arguments is None else arguments)
     if not isinstance(app.info.epilog, str):
         app.info.epilog = DEBUG_HELP
+    end_with(lambda: app(args=rest), debug=debug)
+
+
+def run_parser(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> NoReturn:
+    """Do what a command line of the standard library asks, and end as run_command does.
+
+    The options that the parser returns have `run`, which is called with them.
+    """
+    debug, rest = split_debug(sys.argv[1:] if arguments is None else arguments)
+    parser.epilog = parser.epilog or DEBUG_HELP
+    options = parser.parse_args(rest)
+    end_with(lambda: options.run(options), debug=debug)
+
+
+def end_with(command: Callable[[], object], *, debug: bool) -> NoReturn:
+    """Do a command and end the process with the exit code that fits."""
     try:
-        app(args=rest)
+        command()
     except Exception as error:
         if debug:
             traceback.print_exception(error)

@@ -297,12 +297,3 @@ def test_help_says_what_to_give() -> None:
     assert ended.returncode == 0
     for option in ("--task", "--data", "--memory", "--report", "--json"):
         assert option in ended.stdout
-
-
-def test_a_device_without_the_extra_is_told_what_to_install() -> None:
-    code = "import sys; sys.modules['typer'] = None; import edgetrain.client.__main__"
-    ended = subprocess.run(
-        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False
-    )
-    assert ended.returncode == 1
-    assert ended.stderr == "error: edgetrain-client needs typer: pip install 'edgetrain[fleet]'\n"

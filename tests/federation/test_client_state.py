@@ -111,7 +111,8 @@ def test_a_device_that_has_not_joined_is_told_how(tmp_path: Path) -> None:
 
 def test_leaving_leaves_nothing(state: StateFolder) -> None:
     state.work.mkdir()
-    state.leave()
+    with state.hold():
+        state.leave()
     assert not state.path.exists()
 
 
@@ -119,6 +120,30 @@ def test_the_node_has_a_number_once_it_was_given_one(state: StateFolder) -> None
     assert state.node_id == 0
     state.node_id = (1 << 64) - 1
     assert StateFolder(state.path).node_id == (1 << 64) - 1
+
+
+def test_under_another_key_it_is_another_node(state: StateFolder) -> None:
+    state.node_id = 5
+    state.journal().append({"event": "pulled"})
+    state.join(ENROLMENT, {"memory": "32MiB"})
+    assert (state.node_id, len(state.journal().events)) == (5, 1)
+    state.join(Enrolment(**{**FIELDS, "key": PEM.replace("AAAA", "BBBB")}), {})
+    assert (state.node_id, len(state.journal().events)) == (0, 0)
+
+
+def test_what_the_daemon_does_is_told(state: StateFolder) -> None:
+    assert state.told == {}
+    state.tell({"state": "idle"})
+    assert StateFolder(state.path).told == {"state": "idle"}
+    (state.path / "status.json").write_text("{")
+    assert state.told == {}
+
+
+def test_a_full_disk_takes_nothing_on(state: StateFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    state.require_room()
+    monkeypatch.setattr("edgetrain.client.state.ROOM", 1 << 62)
+    with pytest.raises(StorageError, match="full"):
+        state.require_room()
 
 
 @pytest.mark.parametrize("raw", ["{", "[]", '{"node_id": -1}', '{"node_id": "5"}', "\x00"])

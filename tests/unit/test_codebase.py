@@ -47,7 +47,7 @@ EXPORTS = {
     "plan",
     "simulate",
 }
-# What a device's worker may load: the standard library and the native module.
+# What a device may load: the standard library and the native module, and its daemon cryptography.
 HEAVY = ("numpy", "flwr", "torch", "grpc", "rich", "typer", "psutil", "google.protobuf")
 LEAN_MODULES = (
     "edgetrain",
@@ -55,6 +55,9 @@ LEAN_MODULES = (
     "edgetrain.train",
     "edgetrain.task",
     "edgetrain.client.worker",
+    "edgetrain.client.__main__",
+    "edgetrain.client.daemon",
+    "edgetrain.client.errand",
     "edgetrain.memory_profiler.choose",
     "edgetrain.memory_profiler.costs",
     "edgetrain.memory_profiler.inference",
