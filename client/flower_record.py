@@ -23,6 +23,7 @@ from edgetrain.task import Report, Task
 __all__ = [
     "PAYLOAD",
     "hello_to_record",
+    "payload_of",
     "record_to_hello",
     "record_to_report",
     "record_to_task",

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
-from edgetrain.coordinator.aggregate import Accumulator
 from edgetrain.coordinator.allowance import WITHHELD
-from edgetrain.coordinator.exchange import Answer, Member
+from edgetrain.coordinator.answer import Answer, Member
 from edgetrain.coordinator.history import DeviceRecord, RoundRecord
 from edgetrain.sizes import format_size
-from edgetrain.task import PlanSummary, Report, one_line
+from edgetrain.task import PlanSummary, Report
 
-__all__ = ["Means", "answered", "folded", "introduced", "plan_text", "tallied"]
+__all__ = ["Means", "answered", "introduced", "plan_text", "tallied"]
 
 
 def tallied(record: RoundRecord, answer: Answer) -> RoundRecord:
@@ -20,11 +19,15 @@ def tallied(record: RoundRecord, answer: Answer) -> RoundRecord:
     losses = dict(record.losses)
     if answer.status not in ("trained", "evaluated"):
         losses[answer.status] = losses.get(answer.status, 0) + 1
+    refusals = dict(record.refusals)
+    if answer.refusal:
+        refusals[answer.refusal] = refusals.get(answer.refusal, 0) + 1
     return replace(
         record,
         uplink_bytes=record.uplink_bytes + answer.uplink_bytes,
         downlink_bytes=record.downlink_bytes + answer.downlink_bytes,
         losses=losses,
+        refusals=refusals,
     )
 
 
@@ -73,23 +76,6 @@ class Means:
     def accuracy(self) -> float | None:
         """The share of examples that were right, or None without any."""
         return self._right / self.examples if self.examples else None
-
-
-def folded(accumulator: Accumulator, answer: Answer, known: DeviceRecord) -> Answer:
-    """Return an answer after its update, if it has one, was added to the round's sum.
-
-    `known` is the record of its device, which tells a report that was counted before.
-    """
-    report = answer.report
-    if report is None or answer.status != "trained":
-        return answer
-    if known.counted is not None and report.version <= known.counted:
-        refused: str | None = f"its report on version {known.counted} was counted already"
-    else:
-        refused = accumulator.fold(report, answer.task.state if answer.task else None)
-    if refused is None:
-        return answer
-    return replace(answer, status="refused", reason=one_line(f"refused: {refused}"))
 
 
 def answered(record: DeviceRecord, answer: Answer) -> DeviceRecord:

@@ -14,15 +14,14 @@ that their product is one of 2**-16, the unit of the weights that are kept. Memo
 64-bit integer a weight, however many devices report.
 
 Bounds: a change is at most 255 steps, below 2**14 in units of 2**-6; w_i at most 2**10; the
-examples of a round stay below 2**31 (a report beyond is refused). So a sum stays below 2**55 and
-its rounded quotient below 2**57, of int64's 2**63. Statistics, a few numbers a channel, are summed
-in integers without a bound.
+examples of a round stay below 2**31 (a report beyond is not admitted). So a sum stays below 2**55
+and its rounded quotient below 2**57, of int64's 2**63. Statistics, a few numbers a channel, are
+summed in integers without a bound.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,11 +29,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edgetrain.coordinator.global_model import FRACTION_BITS, RANGES, GlobalModel, array_of
-from edgetrain.errors import PayloadError
 from edgetrain.schema import trained_schema
 from edgetrain.task import Report
 from edgetrain.tensorfile import State, Tensor
-from edgetrain.update import LUQ4_UNIT, check_update
+from edgetrain.update import LUQ4_UNIT
 
 __all__ = [
     "MAXIMUM_EXAMPLES",
@@ -83,17 +81,14 @@ def staleness_weight(lag: int) -> int:
 class Accumulator:
     """The running sum of one round over one version of the model.
 
-    Reports about a version at most `staleness` older than `model` are folded as well.
+    It takes every report for one that was admitted: see coordinator.admission.
     """
 
-    def __init__(self, model: GlobalModel, codec: str, staleness: int = 0) -> None:
+    def __init__(self, model: GlobalModel) -> None:
         self.model = model
-        self.codec = codec
-        self.staleness = staleness
         self.examples = 0
         self.reports = 0
         self.stale = 0
-        self.refused: Counter[str] = Counter()
         self._sent = model.state()
         self._weights = {
             name: np.zeros(array.size, dtype=np.int64) for name, array in model.weights.items()
@@ -109,19 +104,12 @@ class Accumulator:
         """How many reports about this very version were folded."""
         return self.reports - self.stale
 
-    def fold(self, report: Report, sent: State | None = None) -> str | None:
+    def fold(self, report: Report, sent: State | None = None) -> None:
         """Add one device's update, weighted by the examples it used and by its age.
 
         `sent` is the state that the device was asked to train, that of the present version unless
-        given. Returns None, or the reason why it was refused; a refused update changes nothing,
-        and `refused` counts the reasons.
+        given.
         """
-        try:
-            self._check(report)
-        except PayloadError as error:
-            reason = str(error)
-            self.refused[reason] += 1
-            return reason
         before = self._sent if sent is None else sent
         lag = self.model.version - report.version
         factor = report.examples * staleness_weight(lag)
@@ -132,28 +120,8 @@ class Accumulator:
             for channel, (new, old) in enumerate(values):
                 sums[channel] += factor * (fixed_point(new) - fixed_point(old))
         self.examples += report.examples
-        self.stale += lag > 0
         self.reports += 1
-        return None
-
-    def _check(self, report: Report) -> None:
-        """Raise PayloadError, saying why, for a report that must not count."""
-        version = self.model.version
-        if not version - self.staleness <= report.version <= version:
-            raise PayloadError(
-                f"it is about version {report.version} of the model, and this round about {version}"
-            )
-        if report.examples < 1:
-            raise PayloadError("it used no examples")
-        if report.examples > MAXIMUM_EXAMPLES - self.examples:
-            raise PayloadError(f"a round weighs at most {MAXIMUM_EXAMPLES} examples")
-        check_update(report.update, self.model.model, self.model.mode, self.codec)
-        for name in self._statistics:
-            values = report.update[name].view()
-            if any(abs(value) > MAXIMUM_STATISTIC for value in values):
-                raise PayloadError(f"the update: {name!r} holds a number beyond 2**31")
-            if name.endswith(".deviation") and any(value < 0 for value in values):
-                raise PayloadError(f"the update: {name!r} holds a negative deviation")
+        self.stale += lag > 0
 
     def _change(self, name: str, update: Mapping[str, Tensor], sent: State) -> Array:
         """Return how one device moved a weight tensor, flat int64 in units of 1/64 of a step."""

@@ -7,10 +7,8 @@ is kept, the sums of the device's reports stand in its place; where both are kno
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from edgetrain.config import DeviceConfig
-from edgetrain.coordinator.exchange import Answer, Member
+from edgetrain.coordinator.answer import Answer, Member
 from edgetrain.coordinator.history import NOT_ASKED, DeviceRecord
 from edgetrain.digest import LedgerDigest
 from edgetrain.errors import PayloadError
@@ -18,31 +16,11 @@ from edgetrain.memory_profiler.budget import format_joules, format_seconds
 from edgetrain.memory_profiler.signature import is_signed
 from edgetrain.task import one_line
 
-__all__ = ["WITHHELD", "audited", "exhausted", "withheld"]
+__all__ = ["WITHHELD", "check_digest", "exhausted", "withheld"]
 
 WITHHELD = "withheld"
 GROWING = ("tasks", "seconds", "seconds_unknown", "joules", "joules_unknown", "peak_bytes")
 """What never becomes less in a ledger that only grows."""
-
-
-def audited(answer: Answer, before: LedgerDigest | None) -> Answer:
-    """Return an answer, which is refused where its ledger's digest cannot be believed.
-
-    `before` is the last digest that was.
-    """
-    report = answer.report
-    if report is None or report.digest is None:
-        return answer
-    try:
-        check_digest(report.digest, before, answer.member.key)
-    except PayloadError as error:
-        return replace(
-            answer,
-            status="refused",
-            reason=one_line(f"refused: the digest of its ledger {error}"),
-            report=replace(report, digest=None),
-        )
-    return answer
 
 
 def check_digest(found: LedgerDigest, before: LedgerDigest | None, key: str | None) -> None:

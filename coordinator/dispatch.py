@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from edgetrain.config import FleetConfig
 from edgetrain.coordinator.aggregate import Accumulator
-from edgetrain.coordinator.exchange import LATE, Answer, Exchange, Member
+from edgetrain.coordinator.answer import Answer, Member
+from edgetrain.coordinator.exchange import LATE, Exchange
 from edgetrain.coordinator.global_model import GlobalModel
 from edgetrain.coordinator.members import Register
 from edgetrain.coordinator.rounds import Rule

@@ -10,7 +10,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import zip_longest
 from typing import Protocol, get_args
 
@@ -18,19 +18,18 @@ from flwr.app import Error, Message
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
-from edgetrain.client.flower_record import record_to_report, task_to_record
-from edgetrain.errors import PayloadError
-from edgetrain.task import Kind, Report, Task, one_line
+from edgetrain.client.flower_record import task_to_record
+from edgetrain.coordinator.admission import read_report, refused
+from edgetrain.coordinator.answer import Answer, Member, Sent
+from edgetrain.errors import RefusedError
+from edgetrain.task import Kind, Task, one_line
 
 __all__ = [
     "LATE",
     "POLL_SECONDS",
-    "Answer",
     "Clock",
     "Exchange",
-    "Member",
     "RealClock",
-    "Sent",
     "content_bytes",
 ]
 
@@ -72,55 +71,9 @@ class RealClock:
         time.sleep(seconds)
 
 
-@dataclass(frozen=True)
-class Member:
-    """A device that has said who it is.
-
-    `examples` is what it holds, `features` and `classes` what each example is; 0 without data.
-    `key` is the public key that it was enrolled with, as a LedgerDigest names it, or None.
-    """
-
-    node_id: int
-    name: str
-    device_class: str
-    role: str
-    examples: int
-    features: int
-    classes: int
-    memory: int | None
-    key: str | None = None
-
-
-@dataclass(frozen=True)
-class Answer:
-    """How one device answered one task.
-
-    `status` is the report's, or "absent" (not reachable), "late" (not in time), "unneeded" (the
-    round had enough without it), "refused" (not a valid report), "failed" or "withheld" (it was
-    not asked, and `task` is None). `reason` says why it did not count, else it is empty.
-    """
-
-    member: Member
-    status: str
-    reason: str = ""
-    report: Report | None = None
-    uplink_bytes: int = 0
-    downlink_bytes: int = 0
-    task: Task | None = field(default=None, repr=False)
-
-
 def any_task(_: Task) -> bool:
     """Choose every task."""
     return True
-
-
-@dataclass(frozen=True)
-class Sent:
-    """A task that is out: to whom, what, and how many bytes of arrays it took."""
-
-    member: Member
-    task: Task
-    size: int
 
 
 class Exchange:
@@ -236,11 +189,12 @@ def read_reply(reply: Message, sent: Sent) -> Answer:
         status, reason = read_error(reply.error)
         downlink = 0 if status == "absent" else sent.size
         return replace(answer, status=status, reason=reason, downlink_bytes=downlink)
-    answer = replace(answer, uplink_bytes=content_bytes(reply))
+    size = content_bytes(reply)
+    answer = replace(answer, uplink_bytes=size)
     try:
-        report = record_to_report(reply.content, sent.task)
-    except PayloadError as error:
-        return replace(answer, status="refused", reason=one_line(f"refused: {error}"))
+        report = read_report(reply, sent, size)
+    except RefusedError as error:
+        return refused(answer, error)
     worked = report.status in ("trained", "evaluated")
     reason = report.reason if worked else one_line(f"{report.status}: {report.reason}")
     return replace(answer, status=report.status, reason=reason, report=report)

@@ -36,6 +36,8 @@ class RoundRecord:
             devices that were not asked, because they have used what they were allowed, and
             "unneeded" tasks that were given up because the round had enough without them.
         stale: how many of the reported updates began with an older version of the model.
+        refusals: how many reports were refused, by the name of the rule: a key of
+            admission.REFUSALS.
     """
 
     round: int
@@ -51,6 +53,7 @@ class RoundRecord:
     seconds: float = 0.0
     losses: Mapping[str, int] = field(default_factory=dict)
     stale: int = 0
+    refusals: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,14 @@ from itertools import chain
 from flwr.serverapp import Grid
 
 from edgetrain.config import FleetConfig
-from edgetrain.coordinator.accounts import Means, answered, folded, introduced, tallied
+from edgetrain.coordinator.accounts import Means, answered, introduced, tallied
+from edgetrain.coordinator.admission import Standing, admitted
 from edgetrain.coordinator.aggregate import Accumulator
-from edgetrain.coordinator.allowance import audited, exhausted, withheld
+from edgetrain.coordinator.allowance import exhausted, withheld
+from edgetrain.coordinator.answer import Answer
 from edgetrain.coordinator.checkpoint import Checkpoint, CheckpointFolder
 from edgetrain.coordinator.dispatch import Dispatch
-from edgetrain.coordinator.exchange import Answer, Clock, Exchange, RealClock
+from edgetrain.coordinator.exchange import Clock, Exchange, RealClock
 from edgetrain.coordinator.global_model import GlobalModel
 from edgetrain.coordinator.history import DeviceRecord, History, RoundRecord
 from edgetrain.coordinator.members import Register, data_shape
@@ -157,13 +159,15 @@ class Loop:
     def _train(self, record: RoundRecord, trainers: list[str], barred: list[Answer]) -> RoundRecord:
         """Ask devices to train, fold what they send, and step to the next version."""
         training = self.fleet.training
-        accumulator = Accumulator(self.model, training.codec, training.staleness)
+        accumulator = Accumulator(self.model)
         rule = rule_of(training, len(trainers))
         self.dispatch.set_to_work(trainers, rule)
         self.notify(RoundBegun(record.round, training.rounds, len(self.dispatch.asked)))
         means = Means()
         for answer in chain(barred, self.dispatch.reports(trainers, rule, accumulator)):
-            outcome = folded(accumulator, self._audited(answer), self._record_of(answer))
+            outcome = admitted(answer, self._standing_of(answer, accumulator.examples))
+            if outcome.status == "trained" and outcome.report and outcome.task:
+                accumulator.fold(outcome.report, outcome.task.state)
             means.add(outcome, "trained")
             record = tallied(record, outcome)
             self._count(record.round, outcome)
@@ -185,7 +189,7 @@ class Loop:
         judges, barred = self._allowed("evaluate")
         means = Means()
         for answer in chain(barred, self.dispatch.judgements(judges)):
-            outcome = self._audited(answer)
+            outcome = admitted(answer, self._standing_of(answer))
             means.add(outcome, "evaluated")
             record = tallied(record, outcome)
             self._count(record.round, outcome)
@@ -203,9 +207,16 @@ class Loop:
                 names.append(member.name)
         return names, barred
 
-    def _audited(self, answer: Answer) -> Answer:
-        """Return an answer after its ledger's digest, if there is one, was checked."""
-        return audited(answer, self._record_of(answer).digest)
+    def _standing_of(self, answer: Answer, examples: int = 0) -> Standing:
+        """Return what an answer is judged by, in a round that weighs so many examples already."""
+        member = self.register.members.get(answer.member.name, answer.member)
+        return Standing(
+            known=self._record_of(answer),
+            node_id=member.node_id,
+            version=self.model.version,
+            staleness=self.fleet.training.staleness,
+            examples=examples,
+        )
 
     def _record_of(self, answer: Answer) -> DeviceRecord:
         """Return what is known of the device that an answer is by."""
@@ -213,5 +224,7 @@ class Loop:
 
     def _count(self, round: int, answer: Answer) -> None:
         """Write an answer into its device's record and tell whoever listens."""
+        if answer.refusal:
+            log.warning("%s: %s", answer.member.name, answer.reason)
         self._devices[answer.member.name] = answered(self._record_of(answer), answer)
         self.notify(TaskAnswered(round, answer))

@@ -15,7 +15,8 @@ from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 
 from edgetrain.client.flower_record import record_to_hello
-from edgetrain.coordinator.exchange import POLL_SECONDS, Clock, Member
+from edgetrain.coordinator.answer import Member
+from edgetrain.coordinator.exchange import POLL_SECONDS, Clock
 from edgetrain.errors import ConfigError, DataError, EdgetrainError, PayloadError
 from edgetrain.memory_profiler.signature import point_of_pem
 

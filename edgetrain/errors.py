@@ -7,6 +7,7 @@ EdgetrainError
 ├── BudgetError        nothing fits the memory or energy that was allowed
 ├── EngineError        the native engine refused a plan or a setting
 ├── PayloadError       bytes off a wire or a disk are not what they claim to be
+│   └── RefusedError   a device's report must not count
 ├── StorageError       a file could not be written; what was there before is intact
 ├── WorkerError        a training process ended without a report
 ├── OverBudgetError    a command was stopped because it used more than it was allowed
@@ -32,6 +33,7 @@ __all__ = [
     "ModelError",
     "OverBudgetError",
     "PayloadError",
+    "RefusedError",
     "ServiceError",
     "StorageError",
     "WorkerError",
@@ -78,6 +80,14 @@ class PayloadError(EdgetrainError):
     """Bytes off a wire or a disk are not what they claim to be."""
 
     exit_code: ClassVar[int] = 16
+
+
+class RefusedError(PayloadError):
+    """A device's report must not count; `refusal` is the name of the rule that it breaks."""
+
+    def __init__(self, message: str, refusal: str) -> None:
+        super().__init__(message)
+        self.refusal = refusal
 
 
 class StorageError(EdgetrainError):

@@ -29,8 +29,10 @@ from edgetrain.tensorfile import Tensor
 __all__ = [
     "STATISTICS",
     "Schema",
+    "check_form",
     "check_state",
     "check_tensors",
+    "check_values",
     "moment_schema",
     "state_schema",
     "trained_schema",
@@ -81,11 +83,13 @@ def trained_schema(model: Model, mode: str) -> Schema:
 
 
 def check_tensors(tensors: Mapping[str, Tensor], schema: Schema, what: str) -> None:
-    """Raise PayloadError unless the tensors are those of the schema, with values that can be.
+    """Raise PayloadError unless the tensors are those of the schema, with values that can be."""
+    check_form(tensors, schema, what)
+    check_values(tensors, what)
 
-    Beyond names, dtypes and shapes: floats are finite, deviations not negative, and a latent is
-    never -128, which has no opposite among int8.
-    """
+
+def check_form(tensors: Mapping[str, Tensor], schema: Schema, what: str) -> None:
+    """Raise PayloadError unless the tensors have the names, dtypes and shapes of the schema."""
     if missing := sorted(schema.keys() - tensors.keys()):
         raise PayloadError(f"{what} lacks tensor {missing[0]!r}")
     if unknown := sorted(tensors.keys() - schema.keys()):
@@ -96,9 +100,18 @@ def check_tensors(tensors: Mapping[str, Tensor], schema: Schema, what: str) -> N
             raise PayloadError(
                 f"{what}: tensor {name!r} is {tensor.dtype} {tensor.shape}, not {dtype} {shape}"
             )
-        if dtype == "F32" and not all(map(math.isfinite, tensor.view())):
+
+
+def check_values(tensors: Mapping[str, Tensor], what: str) -> None:
+    """Raise PayloadError for a value that cannot be.
+
+    Floats are finite, deviations not negative, and a latent is never -128, which has no opposite
+    among int8.
+    """
+    for name, tensor in tensors.items():
+        if tensor.dtype == "F32" and not all(map(math.isfinite, tensor.view())):
             raise PayloadError(f"{what}: tensor {name!r} holds a number that is not finite")
-        if dtype == "F16" and any(bits & 0x7C00 == 0x7C00 for bits in tensor.view()):
+        if tensor.dtype == "F16" and any(bits & 0x7C00 == 0x7C00 for bits in tensor.view()):
             raise PayloadError(f"{what}: tensor {name!r} holds a number that is not finite")
         if name.endswith(".latent") and re.search(rb"\x80", tensor.data):
             raise PayloadError(f"{what}: tensor {name!r} holds -128; latents are -127 to 127")

@@ -249,21 +249,33 @@ class Report:
         Raises PayloadError, naming the cause, for anything but a valid answer: the task's device
         and version, a status that its kind allows, an update that fits its model and codec.
         """
-        fields, update = unpack(buffer, REPORT_FORMAT)
-        rules: dict[str, Rule] = {**cls.RULES, "plan": maybe(PlanSummary.from_fields)}
-        if isinstance(fields, dict) and "digest" in fields:
-            rules["digest"] = LedgerDigest.from_fields
-        report = cls(**check_fields(fields, rules, "report"), update=update)
+        report = cls.read(buffer)
         if (report.device, report.version) != (task.device, task.version):
             raise PayloadError(
                 f"report: it is by {report.device!r} on version {report.version}, "
                 f"asked were {task.device!r} on version {task.version}"
             )
-        if report.status == ("evaluated" if task.kind == "train" else "trained"):
-            raise PayloadError(f"report: {report.status} is no answer to {task.kind}")
+        report.check_kind(task.kind)
         if report.status == "trained":
-            check_update(update, task.model, task.mode, task.codec)
+            check_update(report.update, task.model, task.mode, task.codec)
         return report
+
+    @classmethod
+    def read(cls, buffer: Buffer) -> Report:
+        """Return the report in the bytes, whatever it answers; its tensors are views.
+
+        Raises PayloadError, naming the cause, for bytes that are no report.
+        """
+        fields, update = unpack(buffer, REPORT_FORMAT)
+        rules: dict[str, Rule] = {**cls.RULES, "plan": maybe(PlanSummary.from_fields)}
+        if isinstance(fields, dict) and "digest" in fields:
+            rules["digest"] = LedgerDigest.from_fields
+        return cls(**check_fields(fields, rules, "report"), update=update)
+
+    def check_kind(self, kind: Kind) -> None:
+        """Raise PayloadError for a status that is no answer to a task of this kind."""
+        if self.status == ("evaluated" if kind == "train" else "trained"):
+            raise PayloadError(f"report: {self.status} is no answer to {kind}")
 
 
 def one_line(text: object) -> str:

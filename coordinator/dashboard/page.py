@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgetrain.coordinator.admission import REFUSALS
 from edgetrain.coordinator.dashboard import words
 from edgetrain.coordinator.history import DeviceRecord, RoundRecord
 from edgetrain.page.charts import Bar, Series, bar_rows, line_chart
@@ -48,7 +49,7 @@ def render(report: SimulationReport) -> str:
         "bytes_bars": bytes_bars(trainers),
         "judges_about": escape(words.judges_about(report, judges)),
         "judges_bars": judges_bars(judges),
-        "dropped": dropped(report),
+        "dropped": dropped(report) + refusals(report),
         "devices_table": devices_table(report.devices),
         "rounds_table": rounds_table(report.rounds),
         "configuration": escape(words.as_toml(report.fleet)),
@@ -238,3 +239,11 @@ def dropped(report: SimulationReport) -> str:
         for name, reason, times in report.losses
     ]
     return f'<div class="scroll">{table(("device", "why", "how often"), rows, 1)}</div>'
+
+
+def refusals(report: SimulationReport) -> str:
+    """Return the reports that were refused, by rule, or nothing where none was."""
+    if not report.refusals:
+        return ""
+    rows = [(name, REFUSALS[name], str(times)) for name, times in report.refusals.items()]
+    return table(("refused reports", "why", "how many"), rows, 2)

@@ -96,6 +96,12 @@ def run_metrics(run: dict[str, Any]) -> Iterator[Metric]:
     for reason, times in run["lost"].items():
         lost.add_metric([reason], times)
     yield lost
+    refused = CounterMetricFamily(
+        "edgetrain_refused", "Reports that were refused, by the rule.", labels=["rule"]
+    )
+    for rule, times in run["refused"].items():
+        refused.add_metric([rule], times)
+    yield refused
     devices = GaugeMetricFamily(
         "edgetrain_devices", "Devices, by how their last task ended.", labels=["class", "status"]
     )

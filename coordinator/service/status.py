@@ -49,8 +49,10 @@ def progress_fields(progress: Progress) -> dict[str, Any]:
     rounds, devices = progress.history.rounds, progress.history.devices.values()
     judged = [record.accuracy for record in rounds if record.accuracy is not None]
     lost: Counter[str] = Counter()
+    refused: Counter[str] = Counter()
     for record in rounds:
         lost.update(record.losses)
+        refused.update(record.refusals)
     ended = Counter((device.device_class, device.status) for device in devices)
     return {
         "version": progress.version,
@@ -61,6 +63,7 @@ def progress_fields(progress: Progress) -> dict[str, Any]:
         "uplink_bytes": sum(record.uplink_bytes for record in rounds),
         "downlink_bytes": sum(record.downlink_bytes for record in rounds),
         "lost": dict(lost),
+        "refused": dict(refused),
         "last_tasks": [
             {"class": name, "status": status, "devices": count}
             for (name, status), count in sorted(ended.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -87,6 +88,14 @@ class SimulationReport:
             for reason, times in sorted(device.reasons.items())
         ]
 
+    @property
+    def refusals(self) -> dict[str, int]:
+        """How many reports were refused, by the name of the rule: keys of admission.REFUSALS."""
+        total: Counter[str] = Counter()
+        for record in self.rounds:
+            total.update(record.refusals)
+        return dict(sorted(total.items()))
+
     def classes(self) -> tuple[ClassSummary, ...]:
         """Return the devices by class and role, in the order of the devices."""
         groups: dict[tuple[str, str], list[DeviceRecord]] = {}
@@ -105,6 +114,7 @@ class SimulationReport:
             "virtual_seconds": self.virtual_seconds,
             "parameters": self.parameters,
             "update_bytes": self.update_bytes,
+            "refusals": self.refusals,
             "devices": [device_table(device) for device in self.devices],
             "classes": [class_table(one) for one in self.classes()],
             "rounds": [asdict(record) for record in self.rounds],

@@ -16,10 +16,10 @@ from flwr.proto.node_pb2 import NodeInfo
 
 from edgetrain.client.app import app as edgetrain_app
 from edgetrain.config import FleetConfig
-from edgetrain.coordinator.allowance import audited
+from edgetrain.coordinator.admission import Standing, admitted
+from edgetrain.coordinator.answer import Answer, Member
 from edgetrain.coordinator.checkpoint import CheckpointFolder
-from edgetrain.coordinator.exchange import Answer, Member
-from edgetrain.coordinator.history import History
+from edgetrain.coordinator.history import DeviceRecord, History
 from edgetrain.coordinator.loop import Event, TaskAnswered
 from edgetrain.coordinator.members import Register
 from edgetrain.coordinator.simulation.devices import build_devices
@@ -71,13 +71,19 @@ def an_answer(digest: LedgerDigest | None, key: str | None = None) -> Answer:
     return Answer(Member(1, "pi", "pi", "train", 10, 4, 2, None, key), "evaluated", "", report)
 
 
+def judged(answer: Answer, before: LedgerDigest | None) -> Answer:
+    """Return an answer after it was judged by the digest that its device sent last."""
+    known = DeviceRecord(answer.member.name, digest=before)
+    return admitted(answer, Standing(known, answer.member.node_id, 1, 0, 0))
+
+
 def test_a_digest_that_goes_on_from_the_last_is_taken(tmp_path: Path) -> None:
     first, second, third = digests(tmp_path / "ledger", 3)
     for found, before in ((first, None), (second, first), (third, first), (None, first)):
         answer = an_answer(found)
-        assert audited(answer, before) == answer
+        assert judged(answer, before) == answer
     enrolled = an_answer(second, point_of(KEY.public_key()))
-    assert audited(enrolled, first) == enrolled
+    assert judged(enrolled, first) == enrolled
 
 
 def test_a_digest_that_cannot_be_believed_refuses_the_report(tmp_path: Path) -> None:
@@ -94,7 +100,7 @@ def test_a_digest_that_cannot_be_believed_refuses_the_report(tmp_path: Path) -> 
         (foreign, None, mine, "another key"),
         (foreign, first, None, "another key"),
     ):
-        answer = audited(an_answer(found, key), before)
+        answer = judged(an_answer(found, key), before)
         assert answer.status == "refused"
         assert why in answer.reason
         assert answer.report is not None
@@ -109,7 +115,7 @@ def test_sums_that_shrink_are_refused_even_when_they_are_signed(tmp_path: Path) 
             ledger.end(Outcome("evaluated", "", 1 << 20, 10, 1.0, 0.5, "modelled"))
         cheap = signed_digest(ledger, KEY)
     assert cheap.lines > before.lines
-    answer = audited(an_answer(cheap), before)
+    answer = judged(an_answer(cheap), before)
     assert answer.status == "refused"
     assert "takes back joules" in answer.reason
 
@@ -118,7 +124,7 @@ def test_a_device_enrolled_anew_begins_a_new_account(tmp_path: Path) -> None:
     before = digests(tmp_path / "before", 3)[-1]
     (after,) = digests(tmp_path / "after", 1, OTHER)
     answer = an_answer(after, point_of(OTHER.public_key()))
-    assert audited(answer, before) == answer
+    assert judged(answer, before) == answer
 
 
 def fleet(folder: Path, **device: Any) -> FleetConfig:

@@ -19,7 +19,7 @@ from fleet_server import (
     serve,
 )
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
-from flwr.common.constant import ErrorCode
+from flwr.common.constant import NOOP_FLWR_AID, ErrorCode
 
 from edgetrain.client.fleet import transport as transport_module
 from edgetrain.client.fleet.identity import NodeKey, ServerClock
@@ -138,6 +138,17 @@ def test_a_message_goes_there_and_its_reply_comes_back(
     assert reply.content.array_records[PAYLOAD][PAYLOAD].data == report
     assert reply.metadata.group_id == "1"
     assert server.state.object_store.get(message_id) is None
+
+
+def test_a_reply_of_a_node_that_was_revoked_meanwhile_reaches_nobody(
+    server: FleetServer, online: FleetApi
+) -> None:
+    message_id = server.send(online.node_id, a_task(b"task"))
+    assert push(online, asked(online), b"report")
+    server.state.delete_node(NOOP_FLWR_AID, online.node_id)
+    reply = server.take(message_id)
+    assert reply is not None
+    assert reply.error.code == ErrorCode.NODE_UNAVAILABLE
 
 
 def test_a_reply_that_is_pushed_again_counts_once(server: FleetServer, online: FleetApi) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import math
 import tracemalloc
-from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 
@@ -67,12 +66,9 @@ def report(device: str, examples: int, update: State, version: int = 0) -> Repor
     )
 
 
-def begin(
-    mode: str = "bnn", codec: str = "luq4", seed: int = 0, version: int = 0, staleness: int = 0
-) -> Accumulator:
+def begin(mode: str = "bnn", seed: int = 0, version: int = 0) -> Accumulator:
     """Return an accumulator over a random global model."""
-    model = GlobalModel.from_state(MODEL, mode, random_state(mode, seed), version)
-    return Accumulator(model, codec, staleness)
+    return Accumulator(GlobalModel.from_state(MODEL, mode, random_state(mode, seed), version))
 
 
 def half_up(value: Fraction) -> int:
@@ -163,12 +159,13 @@ MODES_AND_CODECS = [("bnn", "luq4"), ("bnn", "raw8"), ("fsb", "luq4"), ("fsb", "
 )
 @settings(max_examples=30, deadline=None)
 def test_the_mean_is_exact(mode: str, codec: str, weights: list[int], seed: int) -> None:
-    accumulator = begin(mode, codec)
+    accumulator = begin(mode)
     reports = [
         report(f"device-{i}", examples, random_update(mode, codec, seed + i))
         for i, examples in enumerate(weights)
     ]
-    assert [accumulator.fold(one) for one in reports] == [None] * len(reports)
+    for one in reports:
+        accumulator.fold(one)
     assert same(accumulator.apply(), expected(accumulator.model, reports))
 
 
@@ -184,10 +181,10 @@ def test_neither_the_order_of_arrival_nor_of_age_matters(
         report(f"d{i}", n, random_update("bnn", "luq4", i), version=5 - i)
         for i, n in enumerate(weights)
     ]
-    straight, shuffled = begin(version=5, staleness=5), begin(version=5, staleness=5)
+    straight, shuffled = begin(version=5), begin(version=5)
     for i in range(6):
-        assert straight.fold(reports[i], random_state("bnn", 20 + i)) is None
-        assert shuffled.fold(reports[order[i]], random_state("bnn", 20 + order[i])) is None
+        straight.fold(reports[i], random_state("bnn", 20 + i))
+        shuffled.fold(reports[order[i]], random_state("bnn", 20 + order[i]))
     assert same(straight.apply(), shuffled.apply())
 
 
@@ -200,14 +197,14 @@ def test_neither_the_order_of_arrival_nor_of_age_matters(
 def test_a_late_report_counts_for_less_and_its_change_from_what_was_sent_is_exact(
     mode: str, codec: str, reports: list[tuple[int, int]], seed: int
 ) -> None:
-    accumulator = begin(mode, codec, version=9, staleness=9)
+    accumulator = begin(mode, version=9)
     sent = random_state(mode, seed ^ 1)
     folded = [
         report(f"device-{i}", examples, random_update(mode, codec, seed + i), version=9 - lag)
         for i, (examples, lag) in enumerate(reports)
     ]
     for one, (_, lag) in zip(folded, reports, strict=True):
-        assert accumulator.fold(one, sent if lag else None) is None
+        accumulator.fold(one, sent if lag else None)
     assert accumulator.stale == sum(lag > 0 for _, lag in reports)
     assert same(accumulator.apply(), expected(accumulator.model, folded, sent))
 
@@ -217,14 +214,6 @@ def test_the_weight_of_a_report_is_the_nearest_integer_to_1024_by_the_root_of_it
         weight = staleness_weight(lag)
         assert (2 * weight - 1) ** 2 * (1 + lag) <= 4 << 20 <= (2 * weight + 1) ** 2 * (1 + lag)
     assert [staleness_weight(lag) for lag in (0, 3, 15)] == [1024, 512, 256]
-
-
-def test_a_report_that_is_too_old_or_from_the_future_is_refused() -> None:
-    accumulator = begin(version=9, staleness=3)
-    update = random_update("bnn", "luq4", 1)
-    for version in (0, 5, 10):
-        assert f"version {version}" in str(accumulator.fold(report("a", 7, update, version)))
-    assert accumulator.fold(report("a", 7, update, 6)) is None
 
 
 @pytest.mark.parametrize("nibble", [7, 15])
@@ -241,9 +230,9 @@ def test_the_largest_sums_stay_exact(nibble: int) -> None:
         update[name] = Tensor("F32", update[name].shape, huge.tobytes())
     half = MAXIMUM_EXAMPLES // 2
     reports = [report("a", half, update), report("b", MAXIMUM_EXAMPLES - half, update)]
-    assert [accumulator.fold(one) for one in reports] == [None, None]
+    for one in reports:
+        accumulator.fold(one)
     assert same(accumulator.apply(), expected(accumulator.model, reports))
-    assert "at most" in str(accumulator.fold(report("c", 1, random_update("bnn", "luq4", 2))))
 
 
 def test_small_changes_add_up_over_rounds() -> None:
@@ -257,71 +246,11 @@ def test_small_changes_add_up_over_rounds() -> None:
         update[name.replace(".codes", ".maximum")] = Tensor("U32", (1,), b"\x08\0\0\0")
     sent = []
     for version in range(9):
-        accumulator = Accumulator(model, "luq4")
+        accumulator = Accumulator(model)
         accumulator.fold(report("a", 10, update, version))
         model = accumulator.apply()
         sent.append(int(model.sent("layer0.latent").flat[0]))
     assert sent == [0, 0, 0, 1, 1, 1, 1, 1, 1]  # 8/64 a round: 4/8 rounds up to 1
-
-
-def broken(name: str, tensor: Tensor) -> Callable[[State], State]:
-    """Return a function that replaces one tensor of an update."""
-    return lambda update: {**update, name: tensor}
-
-
-@pytest.mark.parametrize(
-    ("spoil", "reason"),
-    [
-        (broken("layer0.mean", Tensor("F32", (3,), bytes(12))), "F32 (3,), not F32 (4,)"),
-        (broken("layer0.mean", Tensor("U8", (4,), bytes(4))), "not F32"),
-        (
-            broken("layer1.shift", Tensor("F32", (3,), np.float32([0, np.nan, 0]).tobytes())),
-            "not finite",
-        ),
-        (
-            broken("layer1.shift", Tensor("F32", (3,), np.float32([0, -np.inf, 0]).tobytes())),
-            "not finite",
-        ),
-        (
-            broken("layer1.shift", Tensor("F32", (3,), np.float32([0, 1e30, 0]).tobytes())),
-            "beyond",
-        ),
-        (
-            broken("layer1.deviation", Tensor("F32", (3,), np.float32([1, -1, 1]).tobytes())),
-            "negative deviation",
-        ),
-        (
-            broken("layer0.latent.maximum", Tensor("U32", (1,), (255).to_bytes(4, "little"))),
-            "over 254",
-        ),
-        (lambda update: {k: v for k, v in update.items() if k != "layer1.mean"}, "lacks tensor"),
-        (broken("layer9.mean", Tensor("F32", (1,), bytes(4))), "does not"),
-    ],
-)
-def test_a_wrong_update_is_refused_and_changes_nothing(
-    spoil: Callable[[State], State], reason: str
-) -> None:
-    accumulator, control = begin(), begin()
-    good = report("good", 7, random_update("bnn", "luq4", 1))
-    control.fold(good)
-    accumulator.fold(good)
-    said = accumulator.fold(report("bad", 9, spoil(random_update("bnn", "luq4", 2))))
-    assert said is not None
-    assert reason in said
-    assert accumulator.refused == {said: 1}
-    assert accumulator.reports == 1
-    assert same(accumulator.apply(), control.apply())
-
-
-def test_a_report_counts_only_in_its_round_and_with_examples() -> None:
-    accumulator = begin()
-    update = random_update("bnn", "luq4", 1)
-    assert accumulator.fold(report("a", 7, update)) is None
-    assert "version 3" in str(accumulator.fold(report("b", 7, update, version=3)))
-    declined = Report("declined", 0, "c", reason="nothing fits")
-    assert "no examples" in str(accumulator.fold(declined))
-    assert sum(accumulator.refused.values()) == 2
-    assert accumulator.examples == 7
 
 
 def test_a_round_without_reports_leaves_the_model_alone() -> None:
@@ -358,7 +287,7 @@ def test_memory_does_not_grow_with_the_number_of_reports() -> None:
     tracemalloc.start()
     try:
         for number in range(MANY_REPORTS):
-            assert accumulator.fold(report(f"device-{number}", 3, update)) is None
+            accumulator.fold(report(f"device-{number}", 3, update))
         gc.collect()
         grown = tracemalloc.get_traced_memory()[0]
     finally:
