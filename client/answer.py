@@ -33,6 +33,7 @@ def work(task: Task, kind: str, node: NodeSettings, folder: Path | None = None) 
         simulated=node.clock == "virtual",
         ledger=None if node.ledger is None else Path(node.ledger),
         ledger_key=None if node.ledger_key is None else Path(node.ledger_key),
+        policy=node.policy,
     )
 
 

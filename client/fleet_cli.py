@@ -20,7 +20,7 @@ __all__ = ["add_commands"]
 
 SETTINGS = (
     *("dataset", "role", "device_class", "memory", "energy", "seconds", "threads"),
-    *("examples_per_second", "watts", "ledger"),
+    *("examples_per_second", "watts", "battery", "charger", "celsius", "ledger"),
 )
 """Options of `join` that go into the device's settings."""
 

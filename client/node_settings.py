@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 from edgetrain.memory_profiler.budget import Budget
 from edgetrain.memory_profiler.device import Device
 from edgetrain.memory_profiler.energy.fit_file import load_fit
+from edgetrain.memory_profiler.enforce.admission import Policy
 from edgetrain.settings import (
     Settings,
     choice,
@@ -37,7 +38,9 @@ class NodeSettings(Settings):
     (joules a task) and `seconds` (a task) are the owner's budget; `watts` and
     `examples-per-second` let energy and time be modelled; `calibration`, the file that
     `edgetrain-profile calibrate` wrote, tells energy better than `watts`. `clock` "virtual" says
-    that this is a simulated device, whose time is not this machine's. `ledger` is the file that
+    that this is a simulated device, whose time is not this machine's. A task begins only with that
+    share of the `battery`'s charge, with the `charger` "connected", and with no part hotter than
+    `celsius`, where the owner asks for it. `ledger` is the file that
     keeps account of what each task used; none is kept unless it is named. `ledger-key` is the
     private key that signs what it says; a file beside the ledger unless it is named.
     """
@@ -56,6 +59,9 @@ class NodeSettings(Settings):
     watts: float | None = setting(optional(real(0, 1e6)), None)
     calibration: str | None = setting(optional(text), None)
     clock: Literal["real", "virtual"] = setting(choice("real", "virtual"), "real")
+    battery: float | None = setting(optional(real(0, 1)), None)
+    charger: Literal["any", "connected"] = setting(choice("any", "connected"), "any")
+    celsius: float | None = setting(optional(real(-60, 150)), None)
     ledger: str | None = setting(optional(text), None)
     ledger_key: str | None = setting(optional(text), None)
 
@@ -74,6 +80,13 @@ class NodeSettings(Settings):
     def budget(self) -> Budget:
         """What the owner allows one task."""
         return Budget(self.memory, self.energy, self.seconds)
+
+    @property
+    def policy(self) -> Policy:
+        """What must hold before a task begins."""
+        return Policy(
+            battery=self.battery, charger=self.charger == "connected", celsius=self.celsius
+        )
 
     @property
     def machine(self) -> Device:

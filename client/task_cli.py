@@ -45,6 +45,18 @@ def add_budget(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--watts", type=float, metavar="POWER", help="power it draws meanwhile")
     parser.add_argument(
+        "--battery", type=float, metavar="SHARE", help="begin only with this charge, 0 to 1"
+    )
+    parser.add_argument(
+        "--charger",
+        action="store_const",
+        const="connected",
+        help="begin only if a charger is connected",
+    )
+    parser.add_argument(
+        "--celsius", type=float, metavar="DEGREES", help="begin only if no part is hotter"
+    )
+    parser.add_argument(
         "--ledger",
         metavar="FILE",
         help="keep account in this file: what was promised and what was used",
@@ -54,7 +66,7 @@ def add_budget(parser: argparse.ArgumentParser) -> None:
 def run_task(options: argparse.Namespace) -> None:
     """Do one task on this device's data, in a process of its own, inside a budget.
 
-    Exit code 14: no plan keeps the budget, so nothing was run.
+    Exit code 14: no plan keeps the budget, or this is not the time, so nothing was run.
     Exit code 18: the task failed. Either way the report says why.
     """
     # The other commands do without the planner.
@@ -62,6 +74,7 @@ def run_task(options: argparse.Namespace) -> None:
     from edgetrain.errors import BudgetError, WorkerError  # noqa: PLC0415
     from edgetrain.memory_profiler.budget import Budget  # noqa: PLC0415
     from edgetrain.memory_profiler.device import Device  # noqa: PLC0415
+    from edgetrain.memory_profiler.enforce.admission import Policy  # noqa: PLC0415
     from edgetrain.storage import map_file  # noqa: PLC0415
     from edgetrain.task import Task  # noqa: PLC0415
 
@@ -77,6 +90,9 @@ def run_task(options: argparse.Namespace) -> None:
         device,
         ledger=None if options.ledger is None else Path(options.ledger),
         ledger_key=options.ledger_key,
+        policy=Policy(
+            battery=options.battery, charger=bool(options.charger), celsius=options.celsius
+        ),
     )
     if options.report is not None:
         done.write(options.report)

@@ -129,17 +129,18 @@ def show_tasks(path: Path, tasks: list[Task], last: int) -> None:
     """Print the latest tasks, one a row."""
     shown = tasks[-last:]
     sources = sorted({task.outcome.joules_source for task in shown if task.outcome} - {"none"})
-    title = f"{path}: {len(shown)} of {len(tasks)} tasks"
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
-    for name in ("when (UTC)", "task", "status"):
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    for name in ("when (UTC)", "task", "status", "held"):
         table.add_column(name, no_wrap=True)
     for name in ("expected", "measured", "allowed", "time", "energy"):
         table.add_column(name, justify="right", no_wrap=True)
     for task in shown:
         table.add_row(*row(task), style="red" if task.kept is False else None)
     console = Console(highlight=False)
+    console.print(f"{path}: {len(shown)} of {len(tasks)} tasks", soft_wrap=True)
     console.print(table)
     console.print("expected, measured and allowed: peak memory of the training process")
+    console.print("held: hard by the kernel, in a control group; soft by a watch")
     if sources:
         console.print(f"energy is {' or '.join(sources)}")
 
@@ -152,6 +153,7 @@ def row(task: Task) -> tuple[str, ...]:
         datetime.fromtimestamp(task.started, UTC).strftime("%m-%d %H:%M"),
         f"{intent.kind} {intent.version}",
         outcome.status if task.outcome else "running",
+        outcome.enforcement or UNKNOWN,
         format_size(intent.predicted_peak_bytes),
         UNKNOWN if peak is None else format_size(peak),
         "any" if limit is None else format_size(limit),

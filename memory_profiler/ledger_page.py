@@ -139,8 +139,8 @@ def chart(tasks: Sequence[Task], label: str, name: str, text: Callable[[float], 
 def tasks_table(tasks: Sequence[Task]) -> str:
     """Return every task with its own figures, the latest first."""
     headings = (
-        *("task, version", "when (UTC)", "how it ended", "plan", "expected", "measured", "allowed"),
-        *("time", "energy", "examples"),
+        *("task, version", "when (UTC)", "how it ended", "held", "plan", "expected", "measured"),
+        *("control group", "allowed", "time", "energy", "examples"),
     )
     return table(headings, [row(*one) for one in reversed(numbered(tasks))], 7)
 
@@ -154,9 +154,11 @@ def row(number: int, task: Task) -> tuple[str, ...]:
         f"{number} {intent.kind} {intent.version}",
         started.strftime("%Y-%m-%d %H:%M"),
         ended(task),
+        outcome.enforcement or UNKNOWN,
         f"{plan.mode}, {plan.micro_batch} at a time",
         size(intent.predicted_peak_bytes),
         size(outcome.measured_peak_bytes),
+        size(outcome.cgroup_peak_bytes),
         "any" if intent.budget.memory is None else size(intent.budget.memory),
         quantity(outcome.seconds, format_seconds),
         quantity(outcome.joules, format_joules),

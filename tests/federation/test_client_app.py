@@ -36,6 +36,7 @@ from edgetrain.errors import (
     WorkerError,
 )
 from edgetrain.memory_profiler.budget import Budget
+from edgetrain.memory_profiler.enforce.admission import Policy
 from edgetrain.memory_profiler.ledger import verify
 from edgetrain.planner import plan
 from edgetrain.task import Report, Task
@@ -236,6 +237,15 @@ def test_flowers_own_keys_are_let_be() -> None:
     assert node.budget == Budget()
     node = NodeSettings.of({"device": "left", "examples-per-second": 100, "watts": 2.0})
     assert (node.machine.examples_per_second, node.machine.watts) == (100.0, 2.0)
+
+
+def test_an_owner_says_when_a_task_may_begin() -> None:
+    assert NodeSettings.of({"device": "left"}).policy == Policy()
+    asked = {"device": "left", "battery": 0.3, "charger": "connected", "celsius": 70}
+    assert NodeSettings.of(asked).policy == Policy(battery=0.3, charger=True, celsius=70.0)
+    for wrong in ({"battery": 30}, {"charger": "yes"}, {"celsius": "hot"}):
+        with pytest.raises(ConfigError, match=next(iter(wrong))):
+            NodeSettings.of({"device": "left", **wrong})
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:

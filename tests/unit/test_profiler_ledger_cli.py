@@ -130,6 +130,26 @@ def test_help_tells_the_exit_codes(command: str, capsys: pytest.CaptureFixture[s
     assert "16" in shown
 
 
+def test_what_held_a_task_to_its_budget_is_shown(
+    ledger: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    held = replace(
+        OUTCOMES[0], enforcement="hard", cause="finished", cgroup_peak_bytes=12_345 * 1024
+    )
+    with Ledger(ledger) as opened:
+        opened.begin(replace(INTENT, version=9))
+        opened.end(held)
+    assert run("report", str(ledger), "--last", "1") == 0
+    assert "hard" in capsys.readouterr().out.partition("held: ")[0]
+    told = fields(capsys, "report", str(ledger))["tasks"][-1]["outcome"]
+    assert (told["enforcement"], told["cause"]) == ("hard", "finished")
+    assert told["cgroup_peak_bytes"] == 12_345 * 1024
+    shown = page(ledger, capsys)
+    assert "<td>hard</td>" in shown
+    assert "12.1 MiB" in shown
+
+
 def page(ledger: Path, capsys: pytest.CaptureFixture[str], code: int = 0) -> str:
     out = ledger.with_name("page.html")
     assert run("report", str(ledger), "--html", str(out)) == code
