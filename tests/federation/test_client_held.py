@@ -57,9 +57,12 @@ def leaking():
 worker.stop_token = leaking
 sys.exit(worker.main())
 """
-TOUCHED = "(lambda block: block.write(bytes(len(block))) and block)(mmap.mmap(-1, 1 << 18))"
-LEAKS = {"memory_data": "bytearray(1 << 18)", "memory_soft": TOUCHED}
-"""By the belt that notices: private memory, and shared memory, which RLIMIT_DATA does not count."""
+TOUCHED = "(lambda block: block.write(bytes(len(block))) and block)(mmap.mmap(-1, 1 << 15))"
+LEAKS = {"memory_data": "bytearray(1 << 15)", "memory_soft": TOUCHED}
+"""By the belt that notices: private memory, and shared memory, which RLIMIT_DATA does not count.
+
+So slowly that even on a busy machine the watchdog looks before the kernel's own limit is met.
+"""
 MOST_OVERSHOOT = 30 << 20
 """Bytes past its limit that the fastest process reaches between two looks (measured: 26 MiB)."""
 KILLS = int(os.environ.get("EDGETRAIN_KILLS", "6"))
