@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from edgetrain.client import fleet_cli, task_cli
+from edgetrain.client import fleet_cli, record_cli, task_cli
 from edgetrain.command import run_parser
 
 __all__ = ["main", "make_parser"]
 
-COMMANDS = (fleet_cli, task_cli)
+COMMANDS = (fleet_cli, record_cli, task_cli)
 """Modules whose `add_commands` adds to the command line."""
 
 

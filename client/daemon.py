@@ -113,6 +113,8 @@ class Daemon:
             self._finish(journal)
             return True
         self._state.require_room()
+        # What a predecessor left, who was killed when it was done, belongs to no other task.
+        self._state.clear_work()
         instruction = self._api.pull_message()
         if instruction is not None:
             journal.append({"event": "pulled", "instruction": instruction.to_fields()})

@@ -34,6 +34,7 @@ from edgetrain.client.fleet.objects import (
 from edgetrain.client.fleet_api import ANY_SESSION, RUN_ENDED, FleetApi
 from edgetrain.client.journal import Journal
 from edgetrain.client.node_settings import NodeSettings
+from edgetrain.client.own_samples import exported
 from edgetrain.client.records import (
     ABOUT,
     HELLO,
@@ -156,8 +157,13 @@ class Errand:
         return {ABOUT: about_report(report), METRICS: metrics_of(report)}
 
     def _node(self) -> NodeSettings:
-        """Return what the owner says of this device; its name is the one it was enrolled by."""
+        """Return what the owner says of this device; its name is the one it was enrolled by.
+
+        Where no data file was named, the data are those that the device has recorded.
+        """
+        recorded = None if self._state.settings.get("dataset") else exported(self._state)
         settings = {
+            "dataset": str(recorded) if recorded else None,
             "ledger_key": str(self._state.key),
             **self._state.settings,
             "device": self._state.enrolment.name,

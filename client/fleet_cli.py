@@ -16,7 +16,7 @@ from edgetrain.client.console import Commands, add_command, show
 from edgetrain.client.state import StateFolder, default_state
 from edgetrain.client.task_cli import add_budget
 
-__all__ = ["add_commands"]
+__all__ = ["add_commands", "add_state", "folder"]
 
 SETTINGS = (
     *("dataset", "role", "device_class", "memory", "energy", "seconds", "threads"),
@@ -32,21 +32,29 @@ def add_commands(commands: Commands) -> None:
         for function in (join, run, status, pause, resume, leave)
     }
     for parser in parsers.values():
-        parser.add_argument(
-            "--state",
-            type=Path,
-            metavar="FOLDER",
-            help="where the device keeps its state; $STATE_DIRECTORY, else "
-            "/var/lib/edgetrain-client for root and ~/.local/state/edgetrain-client for others",
-        )
+        add_state(parser)
     add_settings(parsers["join"])
+
+
+def add_state(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says which device a command is about; `folder` reads it."""
+    parser.add_argument(
+        "--state",
+        type=Path,
+        metavar="FOLDER",
+        help="where the device keeps its state; $STATE_DIRECTORY, else "
+        "/var/lib/edgetrain-client for root and ~/.local/state/edgetrain-client for others",
+    )
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """Add what an owner says when a device joins."""
     parser.add_argument("file", type=Path, help="the enrolment file, from the coordinator")
     parser.add_argument(
-        "--data", dest="dataset", metavar="FILE", help="the device's data, a .etd file"
+        "--data",
+        dest="dataset",
+        metavar="FILE",
+        help="the device's data, a .etd file; what was recorded, unless said",
     )
     parser.add_argument(
         "--role", choices=("train", "evaluate"), help="what it does for the fleet: train, if unsaid"
@@ -92,13 +100,18 @@ def run(options: argparse.Namespace) -> None:
     """Work for the federation, in the foreground, until SIGTERM or SIGINT.
 
     It may be killed at any moment, and goes on where it was. Under systemd it says when it
-    is ready and feeds the watchdog (Type=notify).
+    is ready and feeds the watchdog (Type=notify). Where samples have been recorded,
+    applications may hand it more at the socket samples.sock in the state folder.
     """
     from edgetrain.client.daemon import Daemon  # noqa: PLC0415
+    from edgetrain.client.own_samples import served  # noqa: PLC0415
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    Daemon(folder(options)).run()
+    state = folder(options)
+    daemon = Daemon(state)
+    with served(state):
+        daemon.run()
     start_afresh()
 
 

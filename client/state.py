@@ -43,6 +43,7 @@ class StateFolder:
     settings.json              what the owner allows, as edgetrain.client.node_settings has it
     node.json                  the number that the coordinator gave it
     journal, work/             the instruction that it is at, and the files of that
+    samples, samples.sock      what it has recorded, and where applications hand more of that over
     paused                     is there while the owner wants no work done
     lock                       is held by the daemon
     status.json                what the daemon does; for people, and not kept safe
@@ -52,6 +53,8 @@ class StateFolder:
         self.path = path
         self.key = path / "node.key"
         self.work = path / "work"
+        self.ring = path / "samples"
+        self.socket = path / "samples.sock"
         self._status = path / "status.json"
         self._enrolment = path / "enrolment.json"
         self._settings = path / "settings.json"

@@ -151,6 +151,17 @@ def test_a_device_trains_as_it_would_by_hand(
     assert server.state.object_store.get(message_id) is None
 
 
+def test_what_a_predecessor_left_is_no_part_of_another_task(
+    server: FleetServer, state: StateFolder
+) -> None:
+    state.work.mkdir()
+    (state.work / "incoming").write_bytes(a_task(version=7).encode())
+    task = a_task()
+    message_id = server.send(state.node_id, task_to_record(task))
+    run_until_idle(state)
+    assert record_to_report(answered(server, message_id).content, task).version == task.version
+
+
 def test_a_device_evaluates(server: FleetServer, state: StateFolder) -> None:
     task = a_task(kind="evaluate")
     message_id = server.send(state.node_id, task_to_record(task), "evaluate")
