@@ -78,7 +78,7 @@ class FailedError(Exception):
 def image() -> Path:
     """Return the folder of the kernel and the base system, built unless they are in the cache."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "edgetrain" / "vm" / digest(SCRIPT)
+    folder = cache / "edgetrain" / "vm" / digest(SCRIPT.read_bytes())
     if not (folder / "base.cpio.zst").exists():
         typer.echo(f"building the base system in {folder}: about a minute, once", err=True)
         done = subprocess.run([SCRIPT, folder], stderr=subprocess.PIPE, text=True, check=False)
@@ -123,7 +123,7 @@ def install(site: Path) -> None:
     build = f"--config-settings=build-dir={WORK / 'native'}"
     pip_install(site, "--no-build-isolation", "--no-deps", build, str(ROOT))
     pins = ROOT / "constraints.txt"
-    tools = WORK / f"tools-{digest(pins)}"
+    tools = WORK / f"tools-{digest(pins.read_bytes(), *map(str.encode, TOOLS))}"
     if not tools.exists():
         pip_install(tools, f"--constraint={pins}", *TOOLS)
     shutil.copytree(tools, site, dirs_exist_ok=True)
@@ -142,9 +142,9 @@ def pip_install(target: Path, *what: str) -> None:
     part.rename(target)
 
 
-def digest(path: Path) -> str:
-    """Return what tells a file's content from others."""
-    return sha256(path.read_bytes()).hexdigest()[:12]
+def digest(*parts: bytes) -> str:
+    """Return a name that changes with what it is made of."""
+    return sha256(b"\0".join(parts)).hexdigest()[:12]
 
 
 def boot(scenarios: list[str], limit: float) -> Iterator[Line]:
@@ -177,8 +177,9 @@ def boot(scenarios: list[str], limit: float) -> Iterator[Line]:
 
 def check(scenarios: list[str]) -> None:
     """Raise MissingError where this computer cannot run it, FailedError for an unknown scenario."""
-    if shutil.which(QEMU) is None:
-        raise MissingError(f"{QEMU} is missing: install Debian's package qemu-system-x86")
+    for program, package in ((QEMU, "qemu-system-x86"), ("cpio", "cpio")):
+        if shutil.which(program) is None:
+            raise MissingError(f"{program} is missing: install Debian's package {package}")
     if sys.version_info[:2] != GUEST_PYTHON:
         version = ".".join(map(str, GUEST_PYTHON))
         raise MissingError(
@@ -212,9 +213,7 @@ def show(line: Line) -> None:
 
 
 def run(
-    scenarios: Annotated[
-        list[str] | None, typer.Argument(help="NAME of tests/vm/guest/test_NAME.py; all of them.")
-    ] = None,
+    scenarios: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...")] = None,
     limit: Annotated[float, typer.Option(help="Seconds after which the machine is ended.")] = (
         TIME_LIMIT
     ),
@@ -222,7 +221,7 @@ def run(
         bool, typer.Option("--json", help="Print results as JSON lines.")
     ] = False,
 ) -> None:
-    """Run tests in an emulated machine with systemd and cgroup v2.
+    """Run tests/vm/guest/test_NAME.py, or all, in an emulated machine with systemd and cgroup v2.
 
     Exits with 0 where all passed, with 2 where this computer lacks something, else with 1.
     """
