@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
             # 0 stands for whoever writes it, whatever its number is in another name space.
             write(procs, "0")
         limit_data(data, reserve)
-        write("/proc/self/oom_score_adj", adjustment)
+        offer_to_kernel(int(adjustment))
         for number in (signal.SIGPIPE, signal.SIGXFSZ):
             # Python ignores them, and what is ignored stays so in the program that follows.
             signal.signal(number, signal.SIG_DFL)
@@ -54,6 +54,18 @@ def limit_data(data: str, reserve: str) -> None:
     wanted = int(data) + int(reserve)
     most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (min(int(data), most), most))
+
+
+def offer_to_kernel(adjustment: int) -> None:
+    """Make this process the kernel's choice at least so much; one that is more so may not go back.
+
+    Containers are often started as the first choice of all.
+    """
+    path = "/proc/self/oom_score_adj"
+    with open(path) as file:  # noqa: PTH123
+        present = int(file.read())
+    if present < adjustment:
+        write(path, str(adjustment))
 
 
 def write(path: str, text: str) -> None:

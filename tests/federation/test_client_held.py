@@ -284,6 +284,9 @@ def test_a_worker_killed_at_any_step_is_followed_by_a_smaller_plan(
     data: Path, tmp_path: Path
 ) -> None:
     generator, rounds = random.Random(8), Rounds(tmp_path, data)
+    # What is probed once in a process is then known, and all later children are workers.
+    rounds.one_in_peace()
+    causes = []
     for _ in range(KILLS):
         before = set(children(os.getpid()))
         task = a_task(local_epochs=50)
@@ -296,7 +299,9 @@ def test_a_worker_killed_at_any_step_is_followed_by_a_smaller_plan(
             os.kill(victim, signal.SIGKILL)
         thread.join(SPAWNED_WITHIN)
         killed = next(reversed(entries(rounds.ledger)), None)
+        causes.append(killed[1].cause if killed else None)
         rounds.one_in_peace(killed)
+    assert "killed" in causes
 
 
 class Rounds:

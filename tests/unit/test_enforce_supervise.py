@@ -91,6 +91,21 @@ def test_it_is_another_process_with_nothing_of_ours_but_what_is_given() -> None:
     assert said == f"True ['0', '1', '2', '3'] yes 500 ({LIMIT}, {LIMIT + MIB})\n"
 
 
+def test_who_is_the_kernels_first_choice_already_stays_it() -> None:
+    """As in many a container; who may not lower it must not be stopped from starting a command."""
+    code = (
+        "from edgetrain.memory_profiler.enforce.supervise import supervise;"
+        "from edgetrain.memory_profiler.enforce.limits import Limits;"
+        "open('/proc/self/oom_score_adj', 'w').write('900');"
+        "ended = supervise(['cat', '/proc/self/oom_score_adj'], Limits());"
+        "raise SystemExit(ended.code)"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert answer.stdout == "900\n"
+
+
 def test_a_broken_pipe_ends_it_as_it_would_in_a_shell() -> None:
     reads, writes = os.pipe()
     os.close(reads)
