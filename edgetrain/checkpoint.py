@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgetrain.errors import PayloadError
-from edgetrain.fields import Rule, real, several, whole
+from edgetrain.fields import Rule, flag, real, several, whole
 from edgetrain.gradient import GRADIENT
 from edgetrain.step import FLIP_THRESHOLD
 from edgetrain.tensorfile import parse_json
@@ -28,6 +28,7 @@ DEFAULTS: Mapping[str, Any] = {
     "engine": "native",
     "remade": [],
     "streamed": [],
+    "gathered": False,
 }
 """What a checkpoint meant before it said so."""
 RULES: Mapping[str, Rule] = {
@@ -44,6 +45,7 @@ RULES: Mapping[str, Rule] = {
     "draws": COUNT,
     "remade": BLOCKS,
     "streamed": BLOCKS,
+    "gathered": flag,
 }
 """The numbers that a trainer goes on from. Plan and epoch check the rest of what they are given."""
 

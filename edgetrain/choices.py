@@ -4,22 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 from edgetrain.arena import Tensor
 from edgetrain.gradient import Gradient
 from edgetrain.lifetime import Steps
 from edgetrain.model import Block, Model
 from edgetrain.ops import Add, Branch, Context, Op
-from edgetrain.ops.conv import Conv
 from edgetrain.ops.op import Latent, Mode
 
-__all__ = ["Choices", "Recompute", "remakable", "streamable", "tensors", "walk"]
-
-Recompute = Literal["auto", "always", "never"]
-"""Whether gradients are made twice and sums three times, so that they never exist whole: where
-memory asks for it, until none of them decides the peak, or never. What is learnt is the same, bit
-for bit."""
+__all__ = ["Choices", "tensors", "walk"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +21,8 @@ class Choices:
 
     remade are the blocks whose output's gradient is made twice, an example at a time, and never
     exists whole; streamed are those whose sums are made three times, some examples at a time.
-    Without reuse every tensor keeps a place of its own.
+    Where data are gathered, patches of them are made as they are read. Without reuse every tensor
+    keeps a place of its own.
     """
 
     mode: Mode
@@ -39,6 +33,7 @@ class Choices:
     reuse: bool = True
     remade: frozenset[int] = frozenset()
     streamed: frozenset[int] = frozenset()
+    gathered: bool = False
 
 
 def walk(model: Model, choices: Choices) -> Iterator[tuple[Block, Op, Context]]:
@@ -62,6 +57,7 @@ def walk(model: Model, choices: Choices) -> Iterator[tuple[Block, Op, Context]]:
                 twice=block.index - 1 in choices.remade,
                 remade=block.index in choices.remade,
                 streamed=block.index in choices.streamed,
+                gathered=choices.gathered and block.index == 0,
             )
             yield block, op, context
             signal = op.flow(signal)
@@ -70,40 +66,17 @@ def walk(model: Model, choices: Choices) -> Iterator[tuple[Block, Op, Context]]:
 def tensors(model: Model, choices: Choices) -> list[Tensor]:
     """Return every tensor of a step, and when it is alive."""
     steps, opening = Steps.of(model), next(model.blocks())
+    found: list[Tensor] = []
     size = choices.micro_batch * opening.weights.input_bytes(opening.source)
     # Where the first layer is frozen, nothing reads the data again.
     last = 1 if choices.reuse and steps.lowest else steps.last
-    found = [Tensor("input", size, 0, last)]
+    if not choices.gathered:
+        found.append(Tensor("input", size, 0, last))
     for block, op, context in walk(model, choices):
         for rule in op.tensors(context):
             life = steps.life(rule.phase, block.index) if choices.reuse else (0, steps.last)
             found.append(Tensor(f"layer{block.index}.{rule.name}", rule.bytes, *life))
     return found
-
-
-def remakable(model: Model) -> frozenset[int]:
-    """Return the blocks below a convolution of bits whose gradient nothing else asks for."""
-    blocks = list(model.blocks())
-    joined = {block.index for block in blocks if block.shortcut is not None}
-    joined |= {b.index - b.shortcut.back for b in blocks if b.shortcut is not None}
-    return frozenset(
-        block.index - 1
-        for block in blocks[model.lowest_trained + 1 :]
-        if isinstance(block.weights, Conv)
-        and not block.weights.is_depthwise(block.source)
-        and block.index - 1 not in joined
-    )
-
-
-def streamable(model: Model) -> frozenset[int]:
-    """Return the blocks of a convolution whose sums no shortcut joins."""
-    return frozenset(
-        block.index
-        for block in model.blocks()
-        if isinstance(block.weights, Conv)
-        and not block.weights.is_depthwise(block.source)
-        and block.shortcut is None
-    )
 
 
 def _branch(blocks: list[Block], block: Block, mode: Mode) -> Branch | None:

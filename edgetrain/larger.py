@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from edgetrain.choices import Recompute
 from edgetrain.planner import Plan, micro_batches, plan
+from edgetrain.recompute import Recompute
 
 __all__ = ["larger_plans"]
 

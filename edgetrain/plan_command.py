@@ -100,6 +100,7 @@ def plan_choice(plan: Plan) -> dict[str, Any]:
         "micro_batch": plan.micro_batch,
         "remade": sorted(plan.remade),
         "streamed": sorted(plan.streamed),
+        "gathered": plan.gathered,
         "peak_bytes": plan.peak_bytes,
     }
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import get_args
 
-from edgetrain.arena import Placement, alive_bytes, lower_bound, place
-from edgetrain.choices import Choices, Recompute, remakable, streamable, tensors, walk
+from edgetrain.arena import Placement, lower_bound, place
+from edgetrain.choices import Choices, tensors, walk
 from edgetrain.errors import BudgetError, ModelError
 from edgetrain.gradient import Gradient, gradient_of
 from edgetrain.model import Block, Model
@@ -21,6 +21,7 @@ from edgetrain.ops import Arithmetic, Context, Op
 from edgetrain.ops.linear import LARGEST_BATCH
 from edgetrain.ops.op import Latent, Mode
 from edgetrain.ops.weights import LATENTS
+from edgetrain.recompute import Recompute, check_recomputed, without_the_largest
 from edgetrain.sizes import format_size, parse_size
 
 __all__ = ["LARGEST_BATCH", "Plan", "check_trainable", "micro_batches", "plan", "recomputing"]
@@ -79,9 +80,14 @@ class Plan:
         return self.choices.streamed
 
     @property
+    def gathered(self) -> bool:
+        """Whether patches of the data are made as they are read."""
+        return self.choices.gathered
+
+    @property
     def recomputed(self) -> int:
         """How many tensors are made more than once, so that they never exist whole."""
-        return len(self.remade) + len(self.streamed)
+        return len(self.remade) + len(self.streamed) + self.gathered
 
     @cached_property
     def peak_bytes(self) -> int:
@@ -126,7 +132,7 @@ class Plan:
             self.threads,
             self.peak_bytes,
             self.model.input_features,
-            self.offset("input"),
+            self._input_offset,
             self.gradient.draws,
             len(blocks),
             self.model.lowest_trained,
@@ -137,6 +143,11 @@ class Plan:
             record = op.record(context, self._offsets(block))
             words += [op.opcode, len(record), *record]
         return struct.pack(f"<{len(words)}q", *words)
+
+    @property
+    def _input_offset(self) -> int:
+        """Where the data are copied to, -1 where they are read where they lie."""
+        return -1 if self.gathered else self.offset("input")
 
     def walk(self) -> Iterator[tuple[Block, Op, Context]]:
         """Yield every op with its block and where it stands in the plan."""
@@ -152,7 +163,9 @@ class Plan:
         below = block.index - 1
         # What a layer reads is the data, the bits below it or, as bytes, their sums over pixels.
         read = "features" if block.source.kind == "int8" else "sign"
-        offsets["input"] = self.offset(f"layer{below}.{read}" if block.index else "input")
+        offsets["input"] = (
+            self.offset(f"layer{below}.{read}") if block.index else self._input_offset
+        )
         if below in self.remade:
             offsets["input_gradient"] = offsets["example_gradient"]
         elif block.index > self.model.lowest_trained:
@@ -185,7 +198,7 @@ class Plan:
                 ("sums made three times", self.streamed),
             )
             if layers
-        ]
+        ] + ["patches of the data gathered as they are read"] * self.gathered
         return (
             f"arena {self.peak_bytes:,} bytes ({format_size(self.peak_bytes)}), {waste:.1%} over "
             f"the most that is alive at once; mode {self.mode}, latents {self.latent}, "
@@ -253,15 +266,17 @@ def plan(
     )
 
 
-def recomputing(base: Plan, remade: Iterable[int], streamed: Iterable[int]) -> Plan:
+def recomputing(
+    base: Plan, remade: Iterable[int], streamed: Iterable[int], *, gathered: bool = False
+) -> Plan:
     """Return the plan that makes the gradients of these blocks twice, and the sums of those thrice.
 
-    Raises ModelError for a block of which something else asks for them.
+    gathered says that patches of the data are made as they are read. Raises ModelError for a block
+    of which something else asks for them, or for data of which no patches are made.
     """
-    choices = replace(base.choices, remade=frozenset(remade), streamed=frozenset(streamed))
-    cannot = (choices.remade - remakable(base.model)) | (choices.streamed - streamable(base.model))
-    if cannot:
-        raise ModelError(f"block {min(cannot)} cannot be recomputed: leave it out")
+    again = (frozenset(remade), frozenset(streamed))
+    choices = replace(base.choices, remade=again[0], streamed=again[1], gathered=gathered)
+    check_recomputed(base.model, choices)
     return _compile(base.model, base.batch, choices)
 
 
@@ -298,7 +313,8 @@ def _compile(model: Model, batch: int, choices: Choices) -> Plan:
 def _leaner(candidate: Plan, goal: int) -> Plan:
     """Return the plan that recomputes, until it fits or nothing that could go decides the peak."""
     while candidate.peak_bytes > goal:
-        choices = _without_the_largest_at_the_peak(candidate)
+        every = [placement.tensor for placement in candidate.placements]
+        choices = without_the_largest(candidate.model, candidate.choices, every)
         if choices is None:
             break
         leaner = _compile(candidate.model, candidate.batch, choices)
@@ -306,20 +322,3 @@ def _leaner(candidate: Plan, goal: int) -> Plan:
             break
         candidate = leaner
     return candidate
-
-
-def _without_the_largest_at_the_peak(candidate: Plan) -> Choices | None:
-    """Return the choices that recompute the largest tensor alive at the peak that can be."""
-    choices, model = candidate.choices, candidate.model
-    ways = {
-        f"layer{index}.output_gradient": replace(choices, remade=choices.remade | {index})
-        for index in sorted(remakable(model) - choices.remade)
-    } | {
-        f"layer{index}.forward_tile": replace(choices, streamed=choices.streamed | {index})
-        for index in sorted(streamable(model) - choices.streamed)
-    }
-    every = [placement.tensor for placement in candidate.placements]
-    peak = max({t.first for t in every}, key=lambda step: alive_bytes(every, step))
-    found = [t for t in every if t.first <= peak <= t.last and t.name in ways]
-    largest = max(found, key=lambda tensor: (tensor.room, tensor.name), default=None)
-    return None if largest is None else ways[largest.name]

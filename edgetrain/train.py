@@ -181,6 +181,7 @@ class Trainer:
             "threads": self.plan.threads,
             "remade": sorted(self.plan.remade),
             "streamed": sorted(self.plan.streamed),
+            "gathered": self.plan.gathered,
             "seed": self.seed,
             "stream": self.stream,
             "engine": self.engine,
@@ -316,7 +317,9 @@ def load(path: str | Path, *, threads: int | None = None) -> Trainer:
             micro_batch=fields["micro_batch"],
             threads=threads or fields["threads"],
         )
-        chosen = recomputing(chosen, fields["remade"], fields["streamed"])
+        chosen = recomputing(
+            chosen, fields["remade"], fields["streamed"], gathered=fields["gathered"]
+        )
         # Before the engine is built: what a file claims costs nothing, what it holds bounds it.
         kinds = (model, chosen.mode, chosen.latent)
         check_tensors(tensors, state_schema(*kinds) | moment_schema(*kinds), "the checkpoint")

@@ -7,11 +7,11 @@ from dataclasses import dataclass, fields, replace
 from itertools import product
 from typing import Any
 
-from edgetrain.choices import remakable, streamable
 from edgetrain.errors import ModelError
 from edgetrain.model import Model
 from edgetrain.ops.op import Latent, Mode
 from edgetrain.planner import Plan, micro_batches
+from edgetrain.recompute import recomputable
 
 __all__ = ["Space", "Variant", "change", "describe", "summarise"]
 
@@ -76,7 +76,7 @@ class Space:
             (lowest, *(index + 1 for index in ends)),
             micro_batches(batch),
             tuple(counts),
-            (False, True) if remakable(model) | streamable(model) else (False,),
+            (False, True) if recomputable(model) else (False,),
         )
 
     def variants(self) -> Iterator[Variant]:

@@ -13,11 +13,11 @@ from edgetrain.bench.measure import (
     peak_bytes,
 )
 from edgetrain.bench.networks import TINY_BATCH, find_network, tiny
-from edgetrain.choices import Recompute
 from edgetrain.examples import random_examples
 from edgetrain.model import Model
 from edgetrain.ops.op import Mode
 from edgetrain.planner import plan
+from edgetrain.recompute import Recompute
 from edgetrain.train import Trainer
 
 __all__ = ["measure"]

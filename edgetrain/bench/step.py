@@ -23,9 +23,9 @@ from typing import get_args
 
 from edgetrain.bench.measure import Request, Sample
 from edgetrain.bench.networks import convolves, find_network
-from edgetrain.choices import Recompute
 from edgetrain.errors import ConfigError, WorkerError
 from edgetrain.gradient import gradient_of
+from edgetrain.recompute import Recompute
 
 __all__ = [
     "COMPILED",

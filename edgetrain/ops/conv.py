@@ -252,7 +252,8 @@ class Conv(WeightOp):
         # A sign cannot stand for a weight that is absent.
         binary = signs and self.has_signs(context.mode) and self.bundled(context.source) == 1
         panel = shape.taps * width * (LANES // 8 if binary else LANES) * self.planes(context)
-        image = shape.reached * width // (8 if binary else 1) if signs else 0
+        copied = signs or context.gathered
+        image = shape.reached * width // (8 if binary else 1) if copied else 0
         unpooled = shape.pixels * ROW if pooled else 0
         sums = (shape.taps + 2 + rows) * ROW
         return padded(panel, LINE) + padded(image, LINE) + unpooled + sums
@@ -276,10 +277,10 @@ class Conv(WeightOp):
         return max(sum(padded(part, LINE) for part in parts) for parts in layouts)
 
     def _product_parts(self, context: Context) -> tuple[int, ...]:
-        """Columns of codes, panel of x, gradient, two rows, codes, and for the input their image.
+        """Columns of codes, panel of x, gradient, two rows, codes, and what some need beside.
 
-        The first three train the weights; the last two, the image and the panel of weights, give
-        the gradient of the input.
+        The first three train the weights; the image of the codes and the panel of weights give the
+        gradient of the input; where patches are gathered, those of one example have a place.
         """
         shape, outputs = self.part(context.source)
         depth = padded(outputs)
@@ -287,6 +288,8 @@ class Conv(WeightOp):
         columns = chunk * padded(shape.pixels, 4)
         training = (columns * depth, columns * LANES, shape.taps * depth * ROW)
         parts = (*(() if self.frozen else training), 2 * ROW, shape.pixels * depth)
+        if context.gathered:
+            return (*parts, shape.pixels * padded(shape.channels))
         if context.first:
             return parts
         height = shape.height + shape.kernel_height - 1

@@ -135,6 +135,8 @@ class Context:
     the gradient of its input twice, an example at a time, so that it never exists whole; remade,
     that the block above does so. streamed says that the block makes its sums three times, some
     examples at a time, for the statistics that its norm takes of them: they never exist whole.
+    gathered says that it reads the data where they lie, a patch at a time, and that the arena has
+    no copy of them.
     """
 
     index: int
@@ -151,6 +153,7 @@ class Context:
     twice: bool = False
     remade: bool = False
     streamed: bool = False
+    gathered: bool = False
 
     @property
     def first(self) -> bool:

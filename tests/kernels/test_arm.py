@@ -105,7 +105,7 @@ PLANS: dict[str, Plan] = {
     "image_adam16": plan(image_model("bnn"), 6, latent="adam16"),
     "image_frozen": plan(freeze(image_model("bnn"), 1), 6, "bnn"),
     "residual_bnn": plan(residual_model(), 4, "bnn"),
-    "image_twice": recomputing(plan(image_model("int8"), 6, "fsb"), (0,), (0, 1)),
+    "image_twice": recomputing(plan(image_model("int8"), 6, "fsb"), (0,), (0, 1), gathered=True),
     "signal_bnn": plan(signal_model(), 5, "bnn"),
     "separable_bnn": plan(separable_model(), 5, "bnn"),
     "grouped_bnn": plan(grouped_model(), 4, "bnn"),

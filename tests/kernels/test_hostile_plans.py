@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from edgetrain._native import supported_isas
-from edgetrain.choices import remakable, streamable
 from edgetrain.freeze import freeze
 from edgetrain.model import Model
 from edgetrain.models import har_cnn, mlp
@@ -33,6 +32,7 @@ from edgetrain.ops import (
     Xnor,
 )
 from edgetrain.planner import Plan, plan, recomputing
+from edgetrain.recompute import remakable, streamable
 
 NATIVE = Path(__file__).parents[2] / "edgetrain" / "native"
 DAMAGED = int(os.environ.get("DAMAGED_PLANS", "1500"))
@@ -87,7 +87,7 @@ PLANS: dict[str, Plan] = {
     "images_bnn": plan(IMAGES, 5, "bnn", threads=2),
     "images_fsb": plan(IMAGES, 5, "fsb"),
     "images_twice": recomputing(
-        plan(IMAGES, 5, "bnn", threads=2), remakable(IMAGES), streamable(IMAGES)
+        plan(IMAGES, 5, "bnn", threads=2), remakable(IMAGES), streamable(IMAGES), gathered=True
     ),
     "joined_bnn": plan(JOINED, 4, "bnn", threads=2),
     "joined_fsb": plan(JOINED, 4, "fsb"),

@@ -9,14 +9,15 @@ import pytest
 
 import edgetrain as et
 from edgetrain import _native
-from edgetrain.choices import remakable, streamable
 from edgetrain.errors import ModelError
 from edgetrain.model import Model
+from edgetrain.models import mlp
 from edgetrain.models.stack import classifier, stage
 from edgetrain.ops import AvgPool, BatchNorm, Conv1d, Conv2d, Op, Sign
 from edgetrain.ops.op import Mode
 from edgetrain.ops.weights import Training
 from edgetrain.planner import plan, recomputing
+from edgetrain.recompute import remakable, streamable
 from edgetrain.train import Trainer
 
 ISAS = _native.supported_isas()
@@ -65,7 +66,7 @@ def test_what_is_learnt_is_the_same(
     x = draws.integers(-128, 128, (EXAMPLES, *model.input_shape), np.int8)
     y = draws.integers(0, 5, EXAMPLES)
     whole = plan(model, BATCH, mode, threads=threads, recompute="never")
-    lean = recomputing(whole, remakable(model), streamable(model))
+    lean = recomputing(whole, remakable(model), streamable(model), gathered=True)
     assert lean.recomputed > 1
     trainers = [Trainer(chosen, seed=2) for chosen in (whole, lean)]
     metrics = [trainer.fit(x, y, epochs=2) for trainer in trainers]
@@ -78,7 +79,7 @@ def test_what_is_learnt_is_the_same(
 
 def test_a_checkpoint_goes_on_with_what_is_recomputed(tmp_path: Path) -> None:
     model = MODELS["pooled"]
-    lean = recomputing(plan(model, BATCH), {1, 2}, {0, 3})
+    lean = recomputing(plan(model, BATCH), {1, 2}, {0, 3}, gathered=True)
     Trainer(lean).save(tmp_path / "lean")
     assert et.load(tmp_path / "lean").plan == lean
 
@@ -90,3 +91,5 @@ def test_what_something_else_asks_for_is_not_recomputed() -> None:
         recomputing(whole, {last}, ())
     with pytest.raises(ModelError, match=f"block {last} cannot be recomputed"):
         recomputing(whole, (), {last})
+    with pytest.raises(ModelError, match="gather none"):
+        recomputing(plan(mlp(8, 2, (32,)), BATCH), (), (), gathered=True)

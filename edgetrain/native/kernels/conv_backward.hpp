@@ -135,8 +135,13 @@ struct ConvBackward {
     std::int32_t initial[lanes];
     for (std::size_t tap = 0; tap < shape.taps(); ++tap) {
       for (std::size_t i = 0; i < examples.count; ++i) {
-        pack_pixels(shape, input, examples.begin + i, tap, first,
-                    scratch.input_panel + i * quads * 4 * lanes);
+        std::int8_t* panel = scratch.input_panel + i * quads * 4 * lanes;
+        if (input.patches != nullptr) {
+          gather_patches(*input.patches, examples.begin + i, scratch.patches);
+          pack_pixels(shape, {nullptr, scratch.patches}, 0, tap, first, panel);
+        } else {
+          pack_pixels(shape, input, examples.begin + i, tap, first, panel);
+        }
       }
       const std::size_t all = examples.count * quads;
       Panel<Isa>::sum_lanes(scratch.input_panel, all, -code_zero, false, initial);

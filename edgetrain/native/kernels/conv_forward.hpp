@@ -133,7 +133,9 @@ struct ConvForward {
     const std::size_t depth = padded(shape.channels);
     const std::size_t width = shape.image_width();
     const std::uint8_t* image = scratch.image;
-    if (input.signs == nullptr) {
+    if (input.patches != nullptr) {
+      gather_patches(*input.patches, example, scratch.image);
+    } else if (input.signs == nullptr) {
       image = input.bytes + example * shape.height * shape.width * depth;
     } else {
       const std::size_t pixel = tiles_of(shape.all_channels);

@@ -125,7 +125,15 @@ void Engine::load(const Examples& examples) {
     labels[row] = examples.labels[examples.indices[row]];
   }
   if (program_.blocks.front().convolutional) {
-    load_patches(examples, program_.blocks.front().conv);
+    const ConvRecord& conv = program_.blocks.front().conv;
+    patches_ = {examples.features, examples.indices, examples.flip, conv.source, conv.groups};
+    if (!conv.gathers()) {
+      const std::size_t bytes = conv.shape.pixels() * padded(conv.shape.channels);
+      auto* patches = arena_.at<std::uint8_t>(program_.input);
+      pool_.run(examples.count, [&](std::size_t example, std::size_t) {
+        gather_patches(patches_, example, patches + example * bytes);
+      });
+    }
     return;
   }
   const std::size_t features = program_.input_features;

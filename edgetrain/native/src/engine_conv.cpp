@@ -6,68 +6,6 @@
 
 namespace edgetrain {
 
-namespace {
-
-// Few bytes at a time, so eight of them are a word.
-void copy_flipped(const std::uint8_t* from, std::size_t count, std::uint8_t flip,
-                  std::uint8_t* out) {
-  const std::uint64_t flips = flip * std::uint64_t{0x0101010101010101};
-  std::size_t at = 0;
-  for (; at + sizeof flips <= count; at += sizeof flips) {
-    std::uint64_t word;
-    std::memcpy(&word, from + at, sizeof word);
-    word ^= flips;
-    std::memcpy(out + at, &word, sizeof word);
-  }
-  for (; at < count; ++at) {
-    out[at] = static_cast<std::uint8_t>(from[at] ^ flip);
-  }
-}
-
-}  // namespace
-
-// What the first convolution's kernel sees at each place, so that it becomes a product of rows.
-void Engine::load_patches(const Examples& examples, const ConvRecord& conv) {
-  const ConvShape& shape = conv.source;
-  const std::size_t row_bytes = shape.width * shape.channels;
-  const std::size_t seen = shape.channels / conv.groups;
-  const std::size_t run = shape.kernel_width * seen;
-  const std::size_t stride = padded(shape.taps() * shape.channels);
-  auto* input = arena_.at<std::uint8_t>(program_.input);
-  pool_.run(examples.count, [&](std::size_t row, std::size_t) {
-    const std::uint8_t* source =
-        examples.features + examples.indices[row] * shape.height * row_bytes;
-    std::uint8_t* patch = input + row * shape.pixels() * stride;
-    for (std::size_t pixel = 0; pixel < shape.pixels(); ++pixel, patch += stride) {
-      const std::size_t top = pixel / shape.out_width * shape.stride;
-      const std::size_t left = pixel % shape.out_width * shape.stride;
-      // The columns of the kernel that lie on the image.
-      const std::size_t begin = shape.pad_left > left ? shape.pad_left - left : 0;
-      const std::size_t end = std::min(shape.kernel_width, shape.width + shape.pad_left - left);
-      // A group's taps lie together.
-      for (std::size_t part = 0; part < conv.groups * shape.kernel_height; ++part) {
-        std::uint8_t* out = patch + part * run;
-        const std::size_t y = top + part % shape.kernel_height - shape.pad_top;
-        const bool inside = y < shape.height && begin < end;
-        if (!inside || end - begin < shape.kernel_width) {
-          std::memset(out, data_zero, run);
-        }
-        if (inside) {
-          const std::uint8_t* from = source + y * row_bytes +
-                                     (left + begin - shape.pad_left) * shape.channels +
-                                     part / shape.kernel_height * seen;
-          // Where all channels are seen, pixels lie side by side.
-          const std::size_t copies = conv.groups == 1 ? 1 : end - begin;
-          for (std::size_t copy = 0; copy < copies; ++copy) {
-            copy_flipped(from + copy * shape.channels, (end - begin) / copies * seen, examples.flip,
-                         out + (begin + copy) * seen);
-          }
-        }
-      }
-    }
-  });
-}
-
 void Engine::forward_conv(const Block& block, std::size_t count, const double* momentum) {
   const ConvRecord& conv = block.conv;
   const ConvForwardLayout layout = forward_layout(block);
@@ -232,7 +170,8 @@ ConvBackwardScratch Engine::product_scratch(const ConvRecord& conv, std::size_t 
           reinterpret_cast<std::int32_t*>(base + layout.initial),
           base + layout.code_rows,
           passes ? base + layout.code_image : nullptr,
-          reinterpret_cast<std::int8_t*>(base + layout.weight_panel)};
+          reinterpret_cast<std::int8_t*>(base + layout.weight_panel),
+          base + layout.patches};
 }
 
 LookupInputScratch Engine::lookup_scratch(const ConvRecord& conv, std::size_t thread) const {
@@ -290,6 +229,9 @@ ConvWeights Engine::weights_of(const ConvRecord& record, std::size_t bundle) con
 }
 
 Input Engine::input_of(const ConvRecord& record, std::size_t bundle) const {
+  if (record.gathers()) {
+    return {nullptr, nullptr, &patches_};
+  }
   if (!record.signs_in) {
     return {nullptr, arena_.at<std::uint8_t>(record.input)};
   }

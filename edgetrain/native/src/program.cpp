@@ -292,8 +292,13 @@ void check_conv(const Program& program, const Block& block, bool learns) {
   check_state(program, r, rows, r.weight_columns());
   const std::size_t pixels = shape.height * shape.width;
   const std::size_t width = padded(shape.channels);
-  fits(program, r.input, r.signs_in ? examples * pixels * width / 8 : examples * pixels * width,
-       "the input");
+  if (r.gathers()) {
+    if (r.layer != 0 || r.groups != 1) {
+      refuse("patches of the data cannot be gathered");
+    }
+  } else {
+    fits(program, r.input, examples * pixels * width / (r.signs_in ? 8 : 1), "the input");
+  }
   if (r.twice && (!r.passes() || r.depthwise())) {
     refuse("a gradient cannot be made twice");
   }

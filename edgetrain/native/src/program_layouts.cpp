@@ -50,8 +50,8 @@ ConvForwardLayout forward_layout(const Block& block) {
   layout.tap_sums = padded(shape.taps() * width * (binary ? lanes / 8 : lanes) * planes, alignment);
   layout.initial = layout.tap_sums + shape.taps() * row_bytes;
   layout.image = layout.initial + 2 * row_bytes;
-  layout.unpooled =
-      layout.image + (block.conv.signs_in ? padded(binary ? image / 8 : image, alignment) : 0);
+  const bool copied = block.conv.signs_in || block.conv.gathers();
+  layout.unpooled = layout.image + (copied ? padded(binary ? image / 8 : image, alignment) : 0);
   layout.tile = layout.unpooled + (block.pooled ? shape.pixels() * row_bytes : 0);
   layout.end = layout.tile + block.conv.run_examples * block.pixels() * row_bytes;
   return layout;
@@ -72,7 +72,9 @@ ConvBackwardLayout backward_layout(const ConvRecord& record, std::size_t example
   const std::size_t image = shape.code_height() * shape.code_width() * depth;
   layout.weight_panel = layout.code_image + (record.passes() ? padded(image, alignment) : 0);
   const std::size_t planes = gradient_planes(record.mode, record.span > 0);
-  layout.end = layout.weight_panel + (record.passes() ? planes * shape.taps() * depth * lanes : 0);
+  layout.patches =
+      layout.weight_panel + (record.passes() ? planes * shape.taps() * depth * lanes : 0);
+  layout.end = layout.patches + (record.gathers() ? shape.pixels() * padded(shape.channels) : 0);
   return layout;
 }
 

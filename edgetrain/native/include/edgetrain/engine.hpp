@@ -70,7 +70,6 @@ class Engine {
 
  private:
   void load(const Examples& examples);
-  void load_patches(const Examples& examples, const ConvRecord& conv);
   void initialise_weights(std::int8_t* latent, std::size_t rows, std::size_t columns, Key key);
   void forward(const Block& block, std::size_t count, const double* momentum);
   void forward_linear(const Block& block, std::size_t count, const double* momentum);
@@ -167,6 +166,8 @@ class Engine {
   const Kernels& kernels_;
   Arena arena_;
   ThreadPool pool_;
+  // Of the examples at hand, where the first layer is a convolution.
+  PatchSource patches_ = {};
   // The value of a unit of the codes that each block's shortcut sent in this step.
   std::vector<float> sent_;
   Profile* profile_ = nullptr;

@@ -106,11 +106,15 @@ struct Weights {
   bool trains() const { return held.holding != Holding::signs; }
 };
 
+struct PatchSource;
+
 // A layer's input: packed signs of `padded(inputs) / 32` words a row, or bytes of
-// `padded(inputs)` a row. Where wide weights meet signs, bytes hold the signs as 0 and 1.
+// `padded(inputs)` a row. Where wide weights meet signs, bytes hold the signs as 0 and 1. Where
+// there are neither, patches are gathered one example at a time.
 struct Input {
   const std::uint32_t* signs;
   const std::uint8_t* bytes;
+  const PatchSource* patches = nullptr;
 };
 
 struct ForwardScratch {
@@ -181,6 +185,18 @@ struct ConvShape {
   std::size_t code_height() const { return height + kernel_height - 1; }
   std::size_t code_width() const { return width + kernel_width - 1; }
 };
+
+// Data of which a kernel sees patches: rows of a dataset, and those to take. The flip is XORed into
+// every byte; outside of an image lie zeros.
+struct PatchSource {
+  const std::uint8_t* features;
+  const std::uint32_t* indices;
+  std::uint8_t flip;
+  ConvShape shape;
+  std::size_t groups;
+};
+// patches[pixels][padded(taps * channels)] of one example, a group's taps together.
+void gather_patches(const PatchSource&, std::size_t example, std::uint8_t* patches);
 
 // Latents [output][tap][channel], scales [output][channel] and the key of fixed signs, or signs
 // held otherwise, a row an output and tap. Where each output sees one channel, its own, latents are
@@ -286,6 +302,8 @@ struct ConvBackwardScratch {
   // Null where no gradient of the input is wanted.
   std::uint8_t* code_image;
   std::int8_t* weight_panel;
+  // Of one example, where they are gathered.
+  std::uint8_t* patches;
 };
 
 struct LookupWeightScratch {

@@ -81,6 +81,8 @@ struct ConvRecord {
 
   bool passes() const { return input_gradient != absent; }
   bool trains() const { return holding != Holding::signs; }
+  // Whether its input has no place, because patches of the data are gathered as they are read.
+  bool gathers() const { return !signs_in && input == absent; }
   std::size_t bundles() const { return groups / bundled; }
   std::size_t first_output(std::size_t number) const { return number * bundle.outputs; }
   // Whether every output sees one channel, its own.
@@ -130,6 +132,7 @@ struct ConvBackwardLayout {
   std::size_t code_rows;
   std::size_t code_image;
   std::size_t weight_panel;
+  std::size_t patches;
   std::size_t end;
 };
 // The same scratch where gradients are looked up, one after the other.
