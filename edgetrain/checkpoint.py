@@ -9,10 +9,12 @@ from typing import Any
 from edgetrain.errors import PayloadError
 from edgetrain.fields import Rule, flag, real, several, whole
 from edgetrain.gradient import GRADIENT
+from edgetrain.model import Model
+from edgetrain.planner import Plan, plan, recomputing
 from edgetrain.step import FLIP_THRESHOLD
 from edgetrain.tensorfile import parse_json
 
-__all__ = ["FORMAT", "VERSION", "trainer_fields"]
+__all__ = ["FORMAT", "VERSION", "plan_fields", "plan_of", "trainer_fields"]
 
 FORMAT = "edgetrain-checkpoint"
 VERSION = "2"
@@ -71,3 +73,37 @@ def trainer_fields(path: Path | str, metadata: Mapping[str, str]) -> dict[str, A
             raise PayloadError(f"{path} is damaged: it lacks {name}")
         fields[name] = rule(f"{path} is damaged: {name}", fields[name])
     return fields
+
+
+def plan_fields(chosen: Plan) -> dict[str, Any]:
+    """Return what a checkpoint says of the plan, beside the model."""
+    return {
+        "mode": chosen.mode,
+        "latent": chosen.latent,
+        "gradient": chosen.gradient.format.name,
+        "draws": chosen.gradient.draws,
+        "batch": chosen.batch,
+        "micro_batch": chosen.micro_batch,
+        "threads": chosen.threads,
+        "remade": sorted(chosen.remade),
+        "streamed": sorted(chosen.streamed),
+        "gathered": chosen.gathered,
+    }
+
+
+def plan_of(model: Model, fields: Mapping[str, Any], threads: int | None) -> Plan:
+    """Return the plan that a checkpoint's fields say, with other threads if they are given.
+
+    Raises KeyError, TypeError and ModelError for fields that no plan has.
+    """
+    base = plan(
+        model,
+        fields["batch"],
+        fields["mode"],
+        latent=fields["latent"],
+        gradient=fields["gradient"],
+        draws=fields["draws"],
+        micro_batch=fields["micro_batch"],
+        threads=threads or fields["threads"],
+    )
+    return recomputing(base, fields["remade"], fields["streamed"], gathered=fields["gathered"])

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from edgetrain import _native
-from edgetrain.checkpoint import FORMAT, VERSION, trainer_fields
+from edgetrain.checkpoint import FORMAT, VERSION, plan_fields, plan_of, trainer_fields
 from edgetrain.engines import start
 from edgetrain.errors import DataError, ModelError, PayloadError
 from edgetrain.examples import Examples
 from edgetrain.gradient import Engine
 from edgetrain.metrics import Epoch, Metrics
 from edgetrain.model import Model
-from edgetrain.planner import Plan, plan, recomputing
+from edgetrain.planner import Plan
 from edgetrain.schedule import check_schedule, decay
 from edgetrain.schema import Schema, check_state, check_tensors, moment_schema, state_schema
 from edgetrain.step import FLIP_THRESHOLD, batch_begin, batches_of, step_settings
@@ -172,16 +172,7 @@ class Trainer:
         """
         tensors = self.state() | self._read(self._moments())
         fields = {
-            "mode": self.plan.mode,
-            "latent": self.plan.latent,
-            "gradient": self.plan.gradient.format.name,
-            "draws": self.plan.gradient.draws,
-            "batch": self.plan.batch,
-            "micro_batch": self.plan.micro_batch,
-            "threads": self.plan.threads,
-            "remade": sorted(self.plan.remade),
-            "streamed": sorted(self.plan.streamed),
-            "gathered": self.plan.gathered,
+            **plan_fields(self.plan),
             "seed": self.seed,
             "stream": self.stream,
             "engine": self.engine,
@@ -307,19 +298,7 @@ def load(path: str | Path, *, threads: int | None = None) -> Trainer:
     fields = trainer_fields(path, metadata)
     try:
         model = Model.from_json(metadata["model"])
-        chosen = plan(
-            model,
-            fields["batch"],
-            fields["mode"],
-            latent=fields["latent"],
-            gradient=fields["gradient"],
-            draws=fields["draws"],
-            micro_batch=fields["micro_batch"],
-            threads=threads or fields["threads"],
-        )
-        chosen = recomputing(
-            chosen, fields["remade"], fields["streamed"], gathered=fields["gathered"]
-        )
+        chosen = plan_of(model, fields, threads)
         # Before the engine is built: what a file claims costs nothing, what it holds bounds it.
         kinds = (model, chosen.mode, chosen.latent)
         check_tensors(tensors, state_schema(*kinds) | moment_schema(*kinds), "the checkpoint")
