@@ -20,7 +20,6 @@ from edgetrain.client import processes
 from edgetrain.client.run import run_task
 from edgetrain.data import store
 from edgetrain.memory_profiler.budget import Budget
-from edgetrain.memory_profiler.device import Device
 from edgetrain.memory_profiler.ledger import read
 from edgetrain.memory_profiler.ledger_line import Intent
 from edgetrain.planner import plan
@@ -28,8 +27,6 @@ from edgetrain.task import Task
 from edgetrain.train import Trainer
 
 MEMORY = 48 << 20
-MACHINE = Device(base_bytes=24 << 20)
-"""What a worker takes before it does anything: probing it takes a while under emulation."""
 FEATURES, CLASSES, EXAMPLES, BATCH = 16, 4, 256, 64
 MODEL = models.mlp(inputs=FEATURES, classes=CLASSES, hidden=(64,))
 GROW = Path(__file__).with_name("grow.py")
@@ -97,7 +94,7 @@ def main(folder: Path, ways: list[str]) -> None:
     for version in range(begun(ledger), len(ways)):
         processes.worker_command = WAYS[ways[version]]
         task, budget = a_task(version), Budget(memory=MEMORY)
-        report = run_task(task, data, budget, MACHINE, ledger=ledger)
+        report = run_task(task, data, budget, ledger=ledger)
         reports.append({"status": report.status, "reason": report.reason})
     path = Path("/proc/self/cgroup").read_text().strip().removeprefix("0::/")
     own = Path("/sys/fs/cgroup") / path
