@@ -20,7 +20,7 @@ MISSING = 2
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("EDGETRAIN_VM") != "1",
-    reason="an emulated machine takes a minute: make vm-test, or EDGETRAIN_VM=1",
+    reason="an emulated machine takes minutes: make vm-test, or EDGETRAIN_VM=1",
 )
 
 
