@@ -15,9 +15,11 @@ from pathlib import Path
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
+from flwr.superlink.grid.http_grid import HttpGrid
 
 from edgetrain.config import FleetConfig
 from edgetrain.coordinator.checkpoint import CheckpointFolder
+from edgetrain.coordinator.guarded_grid import GuardedGrid
 from edgetrain.coordinator.loop import Event, Loop, RoundBegun, RoundEnded, TaskAnswered
 from edgetrain.errors import ConfigError, EdgetrainError
 from edgetrain.settings import nearest
@@ -34,7 +36,9 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run all rounds of the fleet that the run's configuration names."""
     try:
-        run(grid, {key: str(value) for key, value in context.run_config.items()})
+        # A simulation's Grid has nothing to be guarded from.
+        guarded = GuardedGrid(grid) if isinstance(grid, HttpGrid) else grid
+        run(guarded, {key: str(value) for key, value in context.run_config.items()})
     except EdgetrainError as error:
         # Flower's log shows the traceback; this line says what to do.
         print(f"error: {error}", flush=True)
