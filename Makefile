@@ -7,7 +7,7 @@ NATIVE := $(shell find edgetrain/native -type f) CMakeLists.txt pyproject.toml c
 CXX_FILES := $(shell find edgetrain/native -name '*.hpp' -o -name '*.cpp')
 
 .DELETE_ON_ERROR:
-.PHONY: setup simulate test arm-test vm-test fuzz sanitize fault-test lint typecheck bench clean
+.PHONY: setup simulate test arm-test vm-test fuzz sanitize fault-test proto lint typecheck bench clean
 
 setup: $(VENV)/.fleet
 
@@ -57,6 +57,12 @@ fault-test: $(VENV)/.dev
 	@echo make fault-test ROUNDS=$(ROUNDS) SEED=$(SEED)
 	FAULT_ROUNDS=$(ROUNDS) FAULT_SEED=$(SEED) \
 		$(BIN)/python -m pytest -x tests/federation/test_service.py -k random
+
+proto: $(VENV)/.dev
+	mkdir -p build/proto
+	$(BIN)/python -m grpc_tools.protoc -Iedgetrain/coordinator/control=coordinator/control \
+		--python_out=build/proto edgetrain/coordinator/control/control.proto
+	cp build/proto/edgetrain/coordinator/control/control_pb2.py coordinator/control/
 
 lint: $(VENV)/.dev typecheck
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ with fleet_extra("edgetrain-coordinator"):
     import typer
 
 from edgetrain.coordinator.checkpoint import Checkpoint, newest_file, read_checkpoint
+from edgetrain.coordinator.control import commands as control
 from edgetrain.coordinator.service.commands import DEFAULT_FOLDER, Folder, placed, register
 from edgetrain.coordinator.service.status import checkpoints_of
 
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 
 register(app)
+control.register(app)
 
 CheckpointArgument = Annotated[
     Path, typer.Argument(help="A checkpoint, or a folder of them: then the newest.")

@@ -4,6 +4,8 @@ It takes from the run's configuration (`flwr run --run-config`):
 
     fleet          path of the fleet's TOML file
     checkpoints    folder where every version is kept; a run that was cut off goes on from there
+    directions     path of a JSON file that is read before every round: whether to pause, and
+                   budgets in place of the fleet's; "" for none
     result         path of a JSON file for the history when all rounds are done; "" for none
 
 Paths are those of the machine that runs the ServerApp.
@@ -11,6 +13,7 @@ Paths are those of the machine that runs the ServerApp.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from flwr.app import Context
@@ -19,6 +22,7 @@ from flwr.superlink.grid.http_grid import HttpGrid
 
 from edgetrain.config import FleetConfig
 from edgetrain.coordinator.checkpoint import CheckpointFolder
+from edgetrain.coordinator.directions import Directions
 from edgetrain.coordinator.guarded_grid import GuardedGrid
 from edgetrain.coordinator.loop import Event, Loop, RoundBegun, RoundEnded, TaskAnswered
 from edgetrain.errors import ConfigError, EdgetrainError
@@ -27,7 +31,7 @@ from edgetrain.storage import replace_file
 
 __all__ = ["app"]
 
-KEYS = ("fleet", "checkpoints", "result")
+KEYS = ("fleet", "checkpoints", "result", "directions")
 
 app = ServerApp()
 
@@ -55,8 +59,10 @@ def run(grid: Grid, settings: dict[str, str]) -> None:
             raise ConfigError(f"run-config lacks {key}: add --run-config '{key}=\"/a/path\"'")
     checkpoints = CheckpointFolder(settings["checkpoints"])
     fleet = FleetConfig.from_toml(settings["fleet"])
+    path = settings.get("directions")
+    directions = partial(Directions.read, Path(path)) if path else Directions
     with checkpoints.held():
-        loop = Loop(grid, fleet, checkpoints=checkpoints, notify=say)
+        loop = Loop(grid, fleet, checkpoints=checkpoints, notify=say, directions=directions)
         loop.run()
     if settings.get("result"):
         replace_file(Path(settings["result"]), [loop.history.to_json().encode("utf-8")])

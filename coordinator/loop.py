@@ -20,6 +20,7 @@ from edgetrain.coordinator.aggregate import Accumulator
 from edgetrain.coordinator.allowance import exhausted, withheld
 from edgetrain.coordinator.answer import Answer
 from edgetrain.coordinator.checkpoint import Checkpoint, CheckpointFolder
+from edgetrain.coordinator.directions import Directions
 from edgetrain.coordinator.dispatch import Dispatch
 from edgetrain.coordinator.exchange import Clock, Exchange, RealClock
 from edgetrain.coordinator.global_model import GlobalModel
@@ -31,6 +32,8 @@ __all__ = ["Event", "Loop", "RoundBegun", "RoundEnded", "TaskAnswered"]
 
 EMPTY_ROUND_SECONDS = 60.0
 """A pause after a round in which nobody was there, so that a night does not use up a run."""
+PAUSED_SECONDS = 1.0
+"""How often a run that pauses looks whether it still should."""
 MICROSECONDS = 6
 """Decimals of a second that a record keeps."""
 
@@ -73,7 +76,8 @@ class Loop:
     """One run of a fleet over a Grid.
 
     `notify` is called for every event; whatever it raises ends the run. With `checkpoints` the
-    run goes on from the newest version there and keeps every new one.
+    run goes on from the newest version there and keeps every new one. `directions` is asked before
+    every round what the operator wants.
     """
 
     def __init__(
@@ -84,11 +88,13 @@ class Loop:
         clock: Clock | None = None,
         checkpoints: CheckpointFolder | None = None,
         notify: Callable[[Event], None] | None = None,
+        directions: Callable[[], Directions] = Directions,
     ) -> None:
         self.fleet = fleet
         self.clock = clock or RealClock()
         self.checkpoints = checkpoints
         self.notify = notify or ignore
+        self.directions = directions
         self.register = Register(grid, self.clock)
         self.dispatch = Dispatch(fleet, self.register, Exchange(grid, self.clock))
         self._rounds: list[RoundRecord] = []
@@ -110,6 +116,8 @@ class Loop:
         self.model = self._begin()
         self.dispatch.begin(self.model)
         while self.model.version < self.fleet.training.rounds:
+            while self.directions().paused:
+                self.clock.wait(PAUSED_SECONDS)
             self.register.update()
             self._introduce()
             trainers, barred = self._allowed("train")
@@ -144,7 +152,8 @@ class Loop:
         number = self.model.version + 1
         record = self._train(RoundRecord(number), trainers, barred)
         self.dispatch.begin(self.model)
-        if training.aggregation == "buffered" and number < training.rounds:
+        last = number == training.rounds or self.directions().paused
+        if training.aggregation == "buffered" and not last:
             trainers, _ = self._allowed("train")  # nobody who trains waits while others judge
             self.dispatch.set_to_work(trainers, rule_of(training, len(trainers)))
         if number % training.evaluate_every == 0 or number == training.rounds:
@@ -197,7 +206,8 @@ class Loop:
 
     def _allowed(self, role: str) -> tuple[list[str], list[Answer]]:
         """Return who of a role may be asked, and what stands for the answers of all others."""
-        classes = {one.name: one for one in self.fleet.devices}
+        directions = self.directions()
+        classes = {one.name: directions.allowed(one) for one in self.fleet.devices}
         names, barred = [], []
         for member in [one for one in self.register.members.values() if one.role == role]:
             known = self._devices.get(member.name) or introduced(member)

@@ -26,14 +26,13 @@ from edgetrain.coordinator.service.place import (
     write_json,
 )
 from edgetrain.coordinator.service.service import control_of, serve
-from edgetrain.coordinator.service.status import device_fields, progress_of, status_fields
-from edgetrain.coordinator.service.watch import show_changes, status_table
+from edgetrain.coordinator.service.status import device_fields, progress_of
 from edgetrain.errors import ConfigError, EdgetrainError
 from edgetrain.settings import word
 from edgetrain.sizes import format_size
 from edgetrain.storage import replace_file
 
-__all__ = ["DEFAULT_FOLDER", "Folder", "placed", "register"]
+__all__ = ["DEFAULT_FOLDER", "Folder", "Json", "placed", "register", "tell"]
 
 DEFAULT_FOLDER = Path("federation")
 DEFAULT = Settings("127.0.0.1", 9443, "0.0.0.0")
@@ -50,7 +49,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.
 
 def register(app: typer.Typer) -> None:
     """Add the commands to an application."""
-    for command in (up, enroll, devices, revoke, start, stop, status, watch, backup):
+    for command in (up, enroll, devices, revoke, start, backup):
         app.command()(command)
 
 
@@ -70,6 +69,13 @@ def up(
         int | None,
         typer.Option(min=1, max=65535, help="Serve Prometheus on this port of the loopback."),
     ] = None,
+    control: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Serve operators of other machines here; they show a certificate by `operator`.",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Run a federation on this machine until Ctrl-C or SIGTERM.
@@ -88,6 +94,7 @@ def up(
         port or stored.port,
         listen or stored.listen,
         metrics or stored.metrics,
+        control or stored.control,
     )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     for chatty in ("httpx", "flwr"):
@@ -221,35 +228,6 @@ def start(
     write_json(place.wish, {"run": run, "go_on": True})
     text = f"run {run} is wanted" + ("" if place.is_held() else ", once the federation is up")
     tell({"run": run, "running": place.is_held()}, text, json=json)
-
-
-def stop(*, folder: Folder = DEFAULT_FOLDER, json: Json = False) -> None:
-    """Stop training; what was learnt is kept, and `start` without a file goes on with it."""
-    place = placed(folder)
-    wish = Wish.read(place)
-    if wish is None:
-        raise ConfigError("there is no run to stop")
-    write_json(place.wish, {"run": wish.run, "go_on": False})
-    tell({"run": wish.run, "stopped": True}, f"run {wish.run} will stop", json=json)
-
-
-def status(*, folder: Folder = DEFAULT_FOLDER, json: Json = False) -> None:
-    """Show whether the federation runs, what its processes do, and how far training has come."""
-    found = status_fields(placed(folder))
-    if json:
-        typer.echo(json_text.dumps(found, indent=2))
-    else:
-        Console(highlight=False).print(status_table(found))
-
-
-def watch(*, folder: Folder = DEFAULT_FOLDER, json: Json = False) -> None:
-    """Show the status and the latest rounds as they change, until the run is complete or Ctrl-C.
-
-    With --json, one line of JSON a change: what `status` says at that moment.
-    """
-    place = placed(folder)
-    place.known_settings()
-    show_changes(place, json=json)
 
 
 def backup(

@@ -20,9 +20,19 @@ from edgetrain.coordinator.service.place import Place, read_json
 from edgetrain.errors import ServiceError
 from edgetrain.task import one_line
 
-__all__ = ["CHECKPOINTS", "FLEET", "RESULT", "Keeper", "RunRecord", "Wish", "run_folder"]
+__all__ = [
+    "CHECKPOINTS",
+    "FLEET",
+    "RESULT",
+    "Keeper",
+    "RunRecord",
+    "Wish",
+    "directions_of",
+    "run_folder",
+]
 
 FLEET, CHECKPOINTS, RESULT = "fleet.toml", "checkpoints", "result.json"
+DIRECTIONS = "directions.json"
 FIRST_WAIT, LONGEST_WAIT = 2.0, 300.0
 """Seconds before a run that failed is begun again; doubled until it gets further."""
 MISSED_LOOKS = 3
@@ -167,6 +177,7 @@ class Keeper:
                 "fleet": str(folder / FLEET),
                 "checkpoints": str(folder / CHECKPOINTS),
                 "result": str(folder / RESULT),
+                "directions": str(directions_of(self.place, self.record.run)),
             }
         )
         self._missed = 0
@@ -203,6 +214,11 @@ class Keeper:
 def run_folder(place: Place, run: str) -> Path:
     """Return where a run keeps its fleet, its checkpoints and its result."""
     return place.runs / run
+
+
+def directions_of(place: Place, run: str) -> Path:
+    """Return the file in which the operator's directions for a run stand."""
+    return run_folder(place, run) / DIRECTIONS
 
 
 def newest_version(place: Place, run: str) -> int:

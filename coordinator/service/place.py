@@ -25,13 +25,15 @@ class Settings:
     """How devices reach the federation: this machine's name or address, and the port.
 
     `listen` is the address that the port is opened on; `metrics` a port of the loopback on which
-    Prometheus is served, None for none.
+    Prometheus is served, `control` the HOST:PORT where operators are served over mutual TLS; None
+    for none.
     """
 
     host: str
     port: int
     listen: str
     metrics: int | None = None
+    control: str | None = None
 
     @property
     def address(self) -> str:
@@ -90,6 +92,11 @@ class Place:
     def state(self) -> Path:
         """What the service last saw of itself."""
         return self.folder / "state.json"
+
+    @property
+    def control(self) -> Path:
+        """The socket on which operators of this machine are answered while the service runs."""
+        return self.folder / "control.sock"
 
     @property
     def lock(self) -> Path:

@@ -50,6 +50,10 @@ def serve(place: Place, settings: Settings, ready: Callable[[], None]) -> None:
 
     Raises ConfigError where another service works in the folder or the port is taken.
     """
+    from edgetrain.coordinator.control.server import (  # noqa: PLC0415 - for `up` alone
+        serve_control,
+    )
+
     place.make()
     with place.held():
         if left := end_marked(mark(place)):
@@ -63,7 +67,8 @@ def serve(place: Place, settings: Settings, ready: Callable[[], None]) -> None:
         supervisor = Supervisor(programs(place, settings, port), environment(place))
         served = serve_metrics(place, settings.metrics) if settings.metrics else None
         try:
-            watch(place, supervisor, port, stopping, ready)
+            with serve_control(place, settings.control):
+                watch(place, supervisor, port, stopping, ready)
         finally:
             if served is not None:
                 served.shutdown()

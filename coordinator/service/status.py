@@ -9,8 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from edgetrain.coordinator.checkpoint import CheckpointFolder, read_checkpoint
+from edgetrain.coordinator.directions import Directions
 from edgetrain.coordinator.history import DeviceRecord, History
-from edgetrain.coordinator.service.keeper import CHECKPOINTS, RunRecord, Wish, run_folder
+from edgetrain.coordinator.service.keeper import (
+    CHECKPOINTS,
+    RunRecord,
+    Wish,
+    directions_of,
+    run_folder,
+)
 from edgetrain.coordinator.service.place import Place, read_json
 from edgetrain.errors import ConfigError, EdgetrainError
 
@@ -40,8 +47,18 @@ def status_fields(place: Place) -> dict[str, Any]:
         "up": up,
         "ready": up and state.get("ready", False),
         "programs": programs,
-        "run": RunRecord.read(place).to_fields() | progress_fields(progress_of(place)),
+        "run": {
+            **RunRecord.read(place).to_fields(),
+            "paused": is_paused(place),
+            **progress_fields(progress_of(place)),
+        },
     }
+
+
+def is_paused(place: Place) -> bool:
+    """Say whether the operator wants the run to pause."""
+    wish = Wish.read(place)
+    return wish is not None and Directions.read(directions_of(place, wish.run)).paused
 
 
 def progress_fields(progress: Progress) -> dict[str, Any]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json as json_text
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import typer
@@ -12,39 +11,48 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 
-from edgetrain.coordinator.history import RoundRecord
 from edgetrain.coordinator.service.place import Place
 from edgetrain.coordinator.service.status import progress_of, status_fields
 from edgetrain.sizes import format_size
 
-__all__ = ["changes", "show_changes", "status_table"]
+__all__ = ["events", "show", "status_table"]
 
 LOOK_SECONDS = 1.0
 ROUNDS_SHOWN = 10
+ROUND = (
+    *("round", "asked", "reported", "examples"),
+    *("accuracy", "uplink_bytes", "downlink_bytes", "seconds"),
+)
+"""What an event tells of a round; see RoundRecord."""
 
 
-def show_changes(place: Place, *, json: bool) -> None:
-    """Show every change of the status until the run is complete, or Ctrl-C."""
+def show(found: Iterable[dict[str, Any]], *, json: bool) -> None:
+    """Show events as they come, until there are no more or Ctrl-C."""
     if json:
-        for found in changes(place, time.sleep):
-            typer.echo(json_text.dumps(found))
+        for event in found:
+            typer.echo(json_text.dumps(event["federation"]))
         return
     with Live(auto_refresh=False) as live:
-        for found in changes(place, time.sleep):
-            rounds = progress_of(place).history.rounds
-            live.update(Group(status_table(found), rounds_table(rounds)), refresh=True)
+        for event in found:
+            shown = Group(status_table(event["federation"]), rounds_table(event["rounds"]))
+            live.update(shown, refresh=True)
 
 
-def changes(place: Place, wait: Callable[[float], object]) -> Iterator[dict[str, Any]]:
-    """Yield the status at first and whenever it is another; end when the run is complete."""
+def events(place: Place, wait: Callable[[float], object]) -> Iterator[dict[str, Any]]:
+    """Yield status and latest rounds at first and at every change; end when the run is complete.
+
+    `wait` waits for some seconds, and says whether to end before.
+    """
     last: dict[str, Any] | None = None
     while last is None or last["run"]["status"] != "completed":
         found = status_fields(place)
         if found != last:
-            yield found
+            rounds = progress_of(place).history.rounds[-ROUNDS_SHOWN:]
+            shown = [{name: getattr(one, name) for name in ROUND} for one in rounds]
+            yield {"federation": found, "rounds": shown}
             last = found
-        else:
-            wait(LOOK_SECONDS)
+        elif wait(LOOK_SECONDS):
+            return
 
 
 def status_table(found: dict[str, Any]) -> Table:
@@ -56,8 +64,11 @@ def status_table(found: dict[str, Any]) -> Table:
         table.add_row(name, f"{runs}, {program['restarts']} restarts")
     run = found["run"]
     if run["run"]:
+        paused = ", paused" if run["paused"] else ""
         why = f": {run['reason']}" if run["reason"] else ""
-        table.add_row("run", f"{run['run']}, {run['status']}, attempt {run['attempts']}{why}")
+        table.add_row(
+            "run", f"{run['run']}, {run['status']}{paused}, attempt {run['attempts']}{why}"
+        )
         accuracy = run["accuracy"]
         judged = "" if accuracy is None else f", accuracy {accuracy:.1%}"
         wanted = "" if run["rounds"] is None else f" of {run['rounds']}"
@@ -67,19 +78,19 @@ def status_table(found: dict[str, Any]) -> Table:
     return table
 
 
-def rounds_table(rounds: tuple[RoundRecord, ...]) -> RenderableType:
+def rounds_table(rounds: list[dict[str, Any]]) -> RenderableType:
     """Return the latest rounds, one a row."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("round", "counted", "examples", "accuracy", "up", "down", "took"):
         table.add_column(heading, justify="right")
-    for one in rounds[-ROUNDS_SHOWN:]:
+    for one in rounds:
         table.add_row(
-            str(one.round),
-            f"{one.reported} of {one.asked}",
-            f"{one.examples:,}",
-            "" if one.accuracy is None else f"{one.accuracy:.1%}",
-            format_size(one.uplink_bytes),
-            format_size(one.downlink_bytes),
-            f"{one.seconds:.1f} s",
+            str(one["round"]),
+            f"{one['reported']} of {one['asked']}",
+            f"{one['examples']:,}",
+            "" if one["accuracy"] is None else f"{one['accuracy']:.1%}",
+            format_size(one["uplink_bytes"]),
+            format_size(one["downlink_bytes"]),
+            f"{one['seconds']:.1f} s",
         )
     return table

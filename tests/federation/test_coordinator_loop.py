@@ -13,6 +13,7 @@ from stand_in_fleet import FEATURES, Behaviour, client, devices, fleet, run
 
 from edgetrain.client.flower_record import report_to_record
 from edgetrain.coordinator.checkpoint import CheckpointFolder
+from edgetrain.coordinator.directions import Directions
 from edgetrain.coordinator.global_model import FRACTION_BITS, GlobalModel
 from edgetrain.coordinator.loop import Event, Loop, RoundBegun, RoundEnded, TaskAnswered
 from edgetrain.coordinator.members import Register
@@ -262,3 +263,52 @@ def test_a_task_that_was_not_taken_is_a_failure() -> None:
         loop.run()
     assert loop.history.rounds[0].losses == {"failed": 1}
     assert "did not take the task" in next(iter(loop.history.devices["pi-1"].reasons))
+
+
+# --- what the operator directs
+
+
+def test_nobody_is_asked_while_the_run_pauses_and_it_goes_on_where_it_was() -> None:
+    events: list[Event] = []
+    looks = iter([True] * 50)
+
+    def directions() -> Directions:
+        over = any(isinstance(event, RoundEnded) for event in events)
+        return Directions(paused=over and next(looks, False))
+
+    loop, model = run(fleet(), notify=events.append, directions=directions)
+    assert next(looks, None) is None, "it must be asked until it is told to go on"
+    assert model.version == 3
+    untouched, _ = run(fleet())
+    paused, never = loop.history.rounds, untouched.history.rounds
+    assert [record.reported for record in paused] == [record.reported for record in never]
+
+
+@pytest.mark.parametrize("aggregation", ["synchronous", "buffered"])
+def test_the_round_at_hand_is_the_last_before_a_pause(aggregation: str) -> None:
+    events: list[Event] = []
+    seen: list[int] = []
+
+    def directions() -> Directions:
+        if any(isinstance(event, RoundEnded) for event in events):
+            seen.append(len(events))
+        return Directions(paused=bool(events) and len(seen) < 9)
+
+    run(fleet(aggregation=aggregation), notify=events.append, directions=directions)
+    assert len(seen) > 9
+    assert len(set(seen[:9])) == 1, "something happened during the pause"
+
+
+@pytest.mark.parametrize(("raised_after", "rounds"), [(2, 3), (3, 2)])
+def test_a_total_that_the_operator_changes_holds_from_the_next_round_on(
+    raised_after: int, rounds: int
+) -> None:
+    events: list[Event] = []
+
+    def directions() -> Directions:
+        over = sum(isinstance(event, RoundEnded) for event in events)
+        # A task takes 2 J: after two of them, 3 J are used up.
+        return Directions(budgets={"pi": {"total_energy": 3.0 if over < raised_after else 1e6}})
+
+    loop, _ = run(fleet(), notify=events.append, directions=directions)
+    assert [record.reported for record in loop.history.rounds] == [3] * rounds

@@ -54,7 +54,7 @@ from edgetrain.coordinator.service.leftovers import end_marked, marked
 from edgetrain.coordinator.service.metrics import FederationCollector, serve_metrics
 from edgetrain.coordinator.service.place import Place, write_json
 from edgetrain.coordinator.service.supervisor import Program, Supervisor
-from edgetrain.coordinator.service.watch import changes, show_changes
+from edgetrain.coordinator.service.watch import events, show
 from edgetrain.errors import ConfigError, ServiceError, StorageError
 from edgetrain.memory_profiler.signature import device_key, point_of, point_of_pem
 
@@ -540,6 +540,9 @@ def test_a_backup_is_a_federation_again(place: Place, tmp_path: Path) -> None:
         (["enroll", "../x"], ConfigError.exit_code, "write a name of letters"),
         (["stop"], ConfigError.exit_code, "no run to stop"),
         (["start"], ConfigError.exit_code, "holds no federation"),
+        (["pause"], ConfigError.exit_code, "no run to pause"),
+        (["resume"], ConfigError.exit_code, "no run to resume"),
+        (["budget"], ConfigError.exit_code, "no run to budget"),
         (["export", "model"], ConfigError.exit_code, "has no run"),
         (["backup", "x.tar.gz"], ConfigError.exit_code, "holds no federation"),
     ],
@@ -558,7 +561,10 @@ def test_a_mistake_is_one_line(
 
 @pytest.mark.parametrize(
     "command",
-    ["up", "enroll", "devices", "revoke", "start", "stop", "status", "watch", "backup", "export"],
+    [
+        *("up", "enroll", "devices", "revoke", "start", "stop", "status", "watch", "backup"),
+        *("export", "pause", "resume", "budget"),
+    ],
 )
 def test_every_command_has_help_and_json(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -665,8 +671,8 @@ def test_watch_tells_every_change_and_ends_with_the_run(
         write_json(place.state, {"run": RunRecord("0001", 7, 1, story.pop(0)).to_fields()})
 
     tell()
-    seen = [found["run"]["status"] for found in changes(place, tell)]
+    seen = [event["federation"]["run"]["status"] for event in events(place, tell)]
     assert seen == ["waiting", "running", "completed"]
     for json_wanted in (True, False):
-        show_changes(place, json=json_wanted)
+        show(events(place, tell), json=json_wanted)
         assert "completed" in capsys.readouterr().out

@@ -13,6 +13,7 @@ from flwr.app import Context, Message
 from edgetrain.client.flower_record import hello_to_record, record_to_task, report_to_record
 from edgetrain.config import DeviceConfig, FleetConfig
 from edgetrain.coordinator.checkpoint import CheckpointFolder
+from edgetrain.coordinator.directions import Directions
 from edgetrain.coordinator.global_model import GlobalModel
 from edgetrain.coordinator.loop import Event, Loop
 from edgetrain.coordinator.simulation.devices import SimulatedDevice
@@ -113,11 +114,15 @@ def run(
     *,
     checkpoints: CheckpointFolder | None = None,
     notify: Callable[[Event], None] | None = None,
+    directions: Callable[[], Directions] = Directions,
     workers: int = 2,
     **changes: Any,
 ) -> tuple[Loop, GlobalModel]:
     """Run a fleet to its end."""
     members = devices(config, **changes)
     with VirtualGrid(client(members, odd), members, workers=workers) as grid:
-        loop = Loop(grid, config, clock=grid.clock, checkpoints=checkpoints, notify=notify)
+        loop = Loop(
+            grid, config, clock=grid.clock, checkpoints=checkpoints, notify=notify,
+            directions=directions,
+        )  # fmt: skip
         return loop, loop.run()

@@ -1,0 +1,284 @@
+"""The control service: over gRPC the same answers as from a federation's files."""
+
+from __future__ import annotations
+
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase,
+)
+
+from edgetrain.command import run_command
+from edgetrain.config import FleetConfig
+from edgetrain.coordinator.__main__ import app as commands
+from edgetrain.coordinator.control import client, messages, server
+from edgetrain.coordinator.control.client import ask, follow
+from edgetrain.coordinator.control.messages import DESCRIPTOR, SERVICE, fields_of, message_of
+from edgetrain.coordinator.control.operations import OPERATIONS, STREAMS
+from edgetrain.coordinator.control.server import serve_control
+from edgetrain.coordinator.directions import Directions
+from edgetrain.coordinator.service.keeper import FLEET, RunRecord, directions_of, run_folder
+from edgetrain.coordinator.service.place import Place, write_json
+from edgetrain.errors import ConfigError, ServiceError
+
+ROOT = Path(__file__).parents[2]
+WAIT_SECONDS = 20.0
+FLEET_TOML = """
+[data]
+path = "watch"
+
+[training]
+rounds = 3
+
+[[device]]
+name = "pi"
+memory = "64MiB"
+count = 2
+total_energy = "5 J"
+
+[[device]]
+name = "board"
+memory = "32MiB"
+count = 1
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """Return a federation that has a run, and is down."""
+    found = Place(tmp_path / "f")
+    found.make()
+    write_json(found.settings, {"host": "localhost", "port": 1, "listen": "::1"})
+    run_folder(found, "0001").mkdir()
+    (run_folder(found, "0001") / FLEET).write_text(FLEET_TOML)
+    write_json(found.wish, {"run": "0001", "go_on": True})
+    record = RunRecord("0001", 7, 1, "running").to_fields()
+    programs = {"proxy": {"running": True, "pid": 5, "restarts": 0}}
+    write_json(found.state, {"ready": True, "programs": programs, "run": record})
+    return found
+
+
+@pytest.fixture
+def served(place: Place) -> Iterator[Place]:
+    """Return the same federation, with its control service."""
+    with place.held(), serve_control(place, None):
+        yield place
+
+
+@pytest.fixture
+def channel(served: Place) -> Iterator[Any]:
+    """Return a channel to the control service, as any gRPC client has one."""
+    with grpc.insecure_channel(f"unix:{served.control}") as found:
+        yield found
+
+
+def without_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every command go to the files, though a service runs."""
+    monkeypatch.setattr(client, "is_served", lambda _: False)
+
+
+# --- the schema
+
+
+def test_every_method_has_one_operation_and_every_operation_a_method() -> None:
+    streams = {method.name for method in SERVICE.methods if method.server_streaming}
+    assert streams == set(STREAMS)
+    assert {method.name for method in SERVICE.methods} - streams == set(OPERATIONS)
+
+
+def test_the_generated_code_is_that_of_the_proto_file(tmp_path: Path) -> None:
+    protoc = pytest.importorskip("grpc_tools.protoc", reason="grpcio-tools is not installed")
+    name = "edgetrain/coordinator/control"
+    arguments = ["protoc", f"-I{name}={ROOT / 'coordinator' / 'control'}"]
+    assert protoc.main([*arguments, f"--python_out={tmp_path}", f"{name}/control.proto"]) == 0
+    made = (tmp_path / name / "control_pb2.py").read_text()
+    assert made == (ROOT / "coordinator" / "control" / "control_pb2.py").read_text(), "make proto"
+
+
+def test_a_status_is_the_same_before_and_after_the_wire(place: Place) -> None:
+    found = OPERATIONS["Status"](place, {})
+    kind = DESCRIPTOR.message_types_by_name["Federation"]
+    again = type(message_of(kind, found)).FromString(message_of(kind, found).SerializeToString())
+    assert fields_of(again) == found
+    assert found["run"]["accuracy"] is None, "what is unknown is no zero"
+
+
+# --- answers
+
+
+@pytest.mark.parametrize("name", ["Status", "Pause", "Resume", "Budgets", "Stop"])
+def test_the_service_answers_as_the_files_do(
+    name: str, served: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = ask(served, name)
+    without_service(monkeypatch)
+    assert ask(served, name) == told
+
+
+def test_a_service_is_asked_where_one_runs(served: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    real = server.OPERATIONS["Status"]
+    monkeypatch.setitem(
+        server.OPERATIONS,
+        "Status",
+        lambda *it: (asked.append(threading.current_thread().name), real(*it))[1],
+    )
+    assert ask(served, "Status")["up"]
+    assert asked[0] != threading.current_thread().name
+
+
+def test_a_pause_is_kept_and_ends(served: Place) -> None:
+    path = directions_of(served, "0001")
+    assert ask(served, "Pause")["paused"]
+    assert Directions.read(path).paused
+    assert ask(served, "Status")["run"]["paused"]
+    assert not ask(served, "Resume")["paused"]
+    assert not Directions.read(path).paused
+
+
+def test_a_budget_is_set_for_one_class_and_the_rest_stays(served: Place) -> None:
+    ask(served, "Pause")
+    ask(served, "SetBudget", {"device_class": "board", "total_seconds": 90.0})
+    told = ask(served, "SetBudget", {"device_class": "pi", "total_seconds": 60.0})
+    assert told["budgets"] == [
+        {"device_class": "pi", "total_energy": 5.0, "total_seconds": 60.0},
+        {"device_class": "board", "total_energy": None, "total_seconds": 90.0},
+    ]
+    assert ask(served, "Budgets") == told
+    directions = Directions.read(directions_of(served, "0001"))
+    assert directions.paused
+    fleet = FleetConfig.from_toml(run_folder(served, "0001") / FLEET)
+    assert directions.allowed(fleet.devices[0]).total_seconds == 60.0
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"device_class": "phone", "total_energy": 1.0}, "no class 'phone'"),
+        ({"device_class": "pi"}, "nothing to set"),
+        ({"device_class": "pi", "total_energy": -1.0}, "total_energy"),
+        ({"device_class": "pi", "total_energy": float("nan")}, "total_energy"),
+        ({"device_class": "pi", "total_seconds": float("inf")}, "total_seconds"),
+    ],
+)
+def test_a_budget_that_makes_no_sense_is_refused_alike(
+    fields: dict[str, Any], said: str, served: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=said):
+            ask(served, "SetBudget", fields)
+        without_service(monkeypatch)
+    assert not directions_of(served, "0001").exists()
+
+
+def test_directions_that_are_damaged_do_not_end_a_pause(served: Place) -> None:
+    directions_of(served, "0001").write_text('{"paused": tr')
+    with pytest.raises(ConfigError, match="direct anew"):
+        ask(served, "Status")
+
+
+def test_watch_tells_every_change_and_ends_with_the_run(served: Place) -> None:
+    stream = follow(served, "Watch")
+    assert next(stream)["federation"]["run"]["status"] == "running"
+    write_json(served.state, {"run": RunRecord("0001", None, 1, "completed").to_fields()})
+    assert [event["federation"]["run"]["status"] for event in stream] == ["completed"]
+
+
+def test_streams_leave_room_for_calls_and_make_room_when_they_end(served: Place) -> None:
+    streams = [follow(served, "Watch") for _ in range(server.MOST_STREAMS)]
+    for stream in streams:
+        next(stream)
+    with pytest.raises(ServiceError, match="too many"):
+        next(follow(served, "Watch"))
+    assert ask(served, "Status")["up"]
+    for stream in streams:
+        stream.close()
+    eventually(lambda: next(follow(served, "Watch")))
+
+
+def eventually(attempt: Callable[[], object]) -> None:
+    """Try until it is not refused any more."""
+    pause, end = threading.Event(), WAIT_SECONDS
+    while True:
+        try:
+            attempt()
+            return
+        except ServiceError:
+            if end <= 0:
+                raise
+            pause.wait(0.05)
+            end -= 0.05
+
+
+# --- who is answered
+
+
+def test_the_socket_is_its_owners_alone_and_goes_with_the_service(place: Place) -> None:
+    with place.held(), serve_control(place, None):
+        assert stat.S_IMODE(place.control.stat().st_mode) == 0o600
+    assert not place.control.exists()
+
+
+def test_a_socket_that_was_left_behind_is_in_nobodys_way(place: Place) -> None:
+    place.control.touch()
+    with place.held(), serve_control(place, None):
+        assert ask(place, "Status")["up"]
+
+
+def test_a_folder_too_deep_for_a_socket_is_one_line(tmp_path: Path) -> None:
+    deep = Place(tmp_path / ("d" * server.LONGEST_SOCKET))
+    with pytest.raises(ConfigError, match="shorter --folder"), serve_control(deep, None):
+        pass
+
+
+def test_health_and_reflection_are_grpcs_own(channel: Any) -> None:
+    stub = health_pb2_grpc.HealthStub(channel)
+    for name in ("", SERVICE.full_name):
+        request = health_pb2.HealthCheckRequest(service=name)
+        answer = stub.Check(request, timeout=WAIT_SECONDS, wait_for_ready=True)
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    told = ProtoReflectionDescriptorDatabase(channel)
+    assert SERVICE.full_name in told.get_services()
+    shown = told.FindFileContainingSymbol(SERVICE.full_name)
+    assert [method.name for method in shown.service[0].method] == [
+        method.name for method in SERVICE.methods
+    ]
+
+
+@pytest.mark.parametrize("body", [b"\xff" * 100, b"\x0a\xff\xff\xff\xff\x7f", b"x" * (1 << 20)])
+def test_what_is_no_request_is_refused_and_others_are_served(
+    body: bytes, channel: Any, served: Place
+) -> None:
+    call = channel.unary_unary(messages.path_of(SERVICE.methods_by_name["SetBudget"]))
+    with pytest.raises(grpc.RpcError):
+        call(body, timeout=WAIT_SECONDS, wait_for_ready=True)
+    assert ask(served, "Status")["up"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["status"], ["pause"], ["resume"], ["budget"], ["budget", "pi", "--seconds", "9"], ["stop"]],
+    ids=" ".join,
+)
+def test_a_command_says_the_same_through_the_service_and_without(
+    arguments: list[str],
+    served: Place,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown = []
+    for _ in range(2):
+        for flags in ([], ["--json"]):
+            with pytest.raises(SystemExit) as caught:
+                run_command(commands, [*arguments, *flags, "--folder", str(served.folder)])
+            assert caught.value.code == 0
+        shown.append(capsys.readouterr().out)
+        without_service(monkeypatch)
+    assert shown[0] == shown[1] != ""
