@@ -28,7 +28,7 @@ from rich.table import Table
 
 from edgetrain import models, tensorfile
 from edgetrain.bench.record import write_record
-from edgetrain.client.worker import Job
+from edgetrain.client.job import Job
 from edgetrain.command import run_command
 from edgetrain.data import store
 from edgetrain.errors import EnforceError, WorkerError

@@ -15,7 +15,7 @@ import subprocess
 from dataclasses import dataclass
 from typing import IO
 
-from edgetrain.client.worker import SERVE, Job, debug_wanted
+from edgetrain.client.job import SERVE, Job, debug_wanted
 from edgetrain.errors import BudgetError, WorkerError
 from edgetrain.memory_profiler.enforce.enforced import Cause, Enforced
 from edgetrain.memory_profiler.enforce.limits import GRACE_SECONDS, Limits

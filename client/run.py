@@ -10,8 +10,8 @@ from pathlib import Path
 
 from edgetrain.client.account import accounted, plan_summary
 from edgetrain.client.held import admitted, counted, early, held_to, why_killed
+from edgetrain.client.job import Job
 from edgetrain.client.processes import Ended, run_fresh, run_warm
-from edgetrain.client.worker import Job
 from edgetrain.data import store
 from edgetrain.errors import (
     BudgetError,

@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import json
 import os
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -91,7 +90,7 @@ class StateFolder:
         try:
             for path in (self.key, self._enrolment):
                 path.unlink(missing_ok=True)
-            shutil.rmtree(self.path)
+            remove_tree(self.path)
         except OSError as error:
             raise StorageError(f"cannot remove {self.path}: {error.strerror}") from error
 
@@ -158,7 +157,9 @@ class StateFolder:
 
     def clear_work(self) -> None:
         """Remove the files of an instruction that is done with."""
-        shutil.rmtree(self.work, ignore_errors=True)
+        if self.work.exists():
+            with contextlib.suppress(OSError):
+                remove_tree(self.work)
 
     @contextlib.contextmanager
     def hold(self, patience: float = MOMENT) -> Iterator[None]:
@@ -204,3 +205,11 @@ def locked(file: IO[bytes]) -> bool:
     except OSError:
         return False
     return True
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder and all that is in it. Raises OSError."""
+    # It is seldom needed, and brings three compressors along.
+    import shutil  # noqa: PLC0415
+
+    shutil.rmtree(folder)

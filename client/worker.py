@@ -15,15 +15,14 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
 
+from edgetrain.client.job import PROBE, SERVE, Job, debug_wanted
 from edgetrain.data import store
 from edgetrain.data.store import StoredDataset
 from edgetrain.errors import BudgetError, DataError, EdgetrainError, WorkerError
-from edgetrain.fields import Rule, check_fields, flag, text, whole
 from edgetrain.keys import derive_key
 from edgetrain.memory_profiler.memory import peak_bytes, private_bytes, reset_peak
 from edgetrain.model import Model
@@ -31,60 +30,16 @@ from edgetrain.ops import BatchNorm, Linear, Sign, SoftmaxCrossEntropy
 from edgetrain.planner import plan
 from edgetrain.storage import map_file
 from edgetrain.task import PlanSummary, Report, Task, one_line
-from edgetrain.tensorfile import State, parse_json
+from edgetrain.tensorfile import State
 from edgetrain.train import Trainer
 from edgetrain.update import encode_update, trained_part, update_key
 
-__all__ = ["PROBE", "SERVE", "Job", "debug_wanted", "main", "perform"]
+__all__ = ["main", "perform"]
 
-PROBE = "--probe"
-SERVE = "--serve"
-DEBUG_VARIABLE = "EDGETRAIN_DEBUG"
-MAX_PATH = 4096
 STOPPED = "stopped early"
 OUT_OF_MEMORY = "stopped early: out of memory"
 
 Stop = Callable[[], bool]
-
-
-@dataclass(frozen=True)
-class Job:
-    """What one worker is told: where its files lie, and the plan that was chosen for it.
-
-    Attributes:
-        task, data, report: paths of the encoded Task, of the `.etd` file, and of the report to
-            write.
-        micro_batch, threads, recompute: the plan's choices; recompute says that it makes what
-            decides the peak more than once.
-        durable: whether to wait until the disk holds the report.
-    """
-
-    task: str
-    data: str
-    report: str
-    micro_batch: int
-    threads: int = 1
-    recompute: bool = False
-    durable: bool = True
-
-    RULES: ClassVar[Mapping[str, Rule]] = {
-        "task": text(MAX_PATH),
-        "data": text(MAX_PATH),
-        "report": text(MAX_PATH),
-        "micro_batch": whole(1, 1 << 20),
-        "threads": whole(1, 1024),
-        "recompute": flag,
-        "durable": flag,
-    }
-
-    def to_json(self) -> str:
-        """Return the job as JSON text."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> Job:
-        """Return the job that JSON text describes. Raises PayloadError naming what is wrong."""
-        return cls(**check_fields(parse_json(text), cls.RULES, "job"))
 
 
 def perform(job: Job, should_stop: Stop) -> tuple[Report, int]:
@@ -275,11 +230,6 @@ def stop_token() -> Stop:
     signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
     parent = os.getppid()
     return lambda: bool(asked) or os.getppid() != parent
-
-
-def debug_wanted() -> bool:
-    """Say whether tracebacks are wanted."""
-    return os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
 
 
 def show_traceback() -> None:

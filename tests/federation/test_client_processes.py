@@ -13,8 +13,8 @@ import pytest
 
 from edgetrain import models
 from edgetrain.client import processes
+from edgetrain.client.job import Job
 from edgetrain.client.processes import WarmWorker, end_idle, run_fresh, run_warm
-from edgetrain.client.worker import Job
 from edgetrain.data import store
 from edgetrain.errors import DataError
 from edgetrain.memory_profiler.enforce.limits import Limits

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from edgetrain import models
+from edgetrain.client.job import Job
 from edgetrain.client.run import plan_task, run_task
-from edgetrain.client.worker import Job
 from edgetrain.data import store
 from edgetrain.errors import (
     BudgetError,

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from edgetrain import models
-from edgetrain.client.worker import Job
+from edgetrain.client.job import Job
 from edgetrain.data import store
 from edgetrain.memory_profiler.memory import worker_command
 from edgetrain.metrics import Metrics

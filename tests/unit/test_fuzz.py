@@ -26,7 +26,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from edgetrain import models, tensorfile
-from edgetrain.client.worker import Job
+from edgetrain.client.job import Job
 from edgetrain.coordinator.aggregate import Accumulator
 from edgetrain.coordinator.checkpoint import Checkpoint, digest
 from edgetrain.coordinator.global_model import GlobalModel
