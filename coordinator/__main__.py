@@ -11,6 +11,7 @@ from edgetrain.command import fleet_extra, run_command
 with fleet_extra("edgetrain-coordinator"):
     import typer
 
+from edgetrain.coordinator.audit_command import audit
 from edgetrain.coordinator.checkpoint import Checkpoint, newest_file, read_checkpoint
 from edgetrain.coordinator.control import commands as control
 from edgetrain.coordinator.service.commands import DEFAULT_FOLDER, Folder, placed, register
@@ -26,6 +27,7 @@ app = typer.Typer(
 
 register(app)
 control.register(app)
+app.command()(audit)
 
 CheckpointArgument = Annotated[
     Path, typer.Argument(help="A checkpoint, or a folder of them: then the newest.")

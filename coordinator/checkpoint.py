@@ -21,6 +21,7 @@ from typing import Any, cast, get_args
 from edgetrain import tensorfile
 from edgetrain.coordinator.global_model import GlobalModel
 from edgetrain.coordinator.history import History
+from edgetrain.coordinator.journal import Journal
 from edgetrain.errors import (
     ConfigError,
     DataError,
@@ -46,6 +47,7 @@ FORMAT = "edgetrain-fleet"
 FORMAT_VERSION = "1"
 PREFIX, SUFFIX = "version-", ".safetensors"
 PATTERN = f"{PREFIX}*{SUFFIX}"
+JOURNAL_SUFFIX = ".reports"
 KEPT = 3
 TEXTS = ("history", "fleet")
 """What is stored as text, in tensors of bytes: a header has no room for a long history."""
@@ -155,13 +157,14 @@ def version_of(path: Path) -> int:
 
 
 class CheckpointFolder:
-    """A folder of checkpoints of one run; the newest few are kept.
+    """A folder of one run: the newest few versions, each with the journal of the round about it.
 
-    Raises StorageError when the folder cannot be made.
+    `kept` is how many. Raises StorageError when the folder cannot be made.
     """
 
-    def __init__(self, folder: Path | str) -> None:
+    def __init__(self, folder: Path | str, kept: int = KEPT) -> None:
         self.folder = Path(folder)
+        self.kept = kept
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -195,9 +198,19 @@ class CheckpointFolder:
         path = self.path_of(checkpoint.model.version)
         tensors, metadata = checkpoint.encode()
         tensorfile.write(path, tensors, metadata)
-        for old in list(self.versions())[KEPT:]:
+        for old in list(self.versions())[self.kept :]:
             old.unlink(missing_ok=True)
+            self.journal_of(version_of(old)).unlink(missing_ok=True)
         return path
+
+    def journal_of(self, version: int) -> Path:
+        """Return where the reports are that the round about a version counts."""
+        return self.path_of(version).with_suffix(JOURNAL_SUFFIX)
+
+    def open_journal(self, model: GlobalModel) -> Journal:
+        """Return the journal of the round about a version, to go on with. Raises StorageError."""
+        version = {"version": str(model.version)}
+        return Journal(self.journal_of(model.version), digest(model.to_tensors(), version))
 
     def newest(self, fleet: Mapping[str, Any]) -> Checkpoint | None:
         """Return the newest version that is whole, or None where there is none.

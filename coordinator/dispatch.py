@@ -58,7 +58,7 @@ class Dispatch:
         """Ask idle devices to train until enough are at work."""
         busy = {sent.member.name for sent in self.exchange.out("train")}
         idle = [name for name in trainers if name not in busy and name not in self.asked]
-        room = rule.at_work - (len(busy) if rule.continuous else 0)
+        room = rule.at_work - len(busy if rule.continuous else self.asked)
         names = select(idle, max(0, room), self.fleet.training.seed, self.version)
         self.asked.update(names)
         self._send("train", names)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -16,20 +17,23 @@ from flwr.serverapp import Grid
 from edgetrain.config import FleetConfig
 from edgetrain.coordinator.accounts import Means, answered, introduced, tallied
 from edgetrain.coordinator.admission import Standing, admitted
-from edgetrain.coordinator.aggregate import Accumulator
 from edgetrain.coordinator.allowance import exhausted, withheld
 from edgetrain.coordinator.answer import Answer
 from edgetrain.coordinator.checkpoint import Checkpoint, CheckpointFolder
 from edgetrain.coordinator.directions import Directions
 from edgetrain.coordinator.dispatch import Dispatch
 from edgetrain.coordinator.exchange import Clock, Exchange, RealClock
+from edgetrain.coordinator.gathering import Gathering
 from edgetrain.coordinator.global_model import GlobalModel
 from edgetrain.coordinator.history import DeviceRecord, History, RoundRecord
+from edgetrain.coordinator.journal import Entry, Journal
 from edgetrain.coordinator.members import Register, data_shape
 from edgetrain.coordinator.rounds import rule_of
 
 __all__ = ["Event", "Loop", "RoundBegun", "RoundEnded", "TaskAnswered"]
 
+ENROL_SECONDS, RETURN_SECONDS = 600.0, 180.0
+"""How long a fleet is waited for to be complete, at first and when a run goes on."""
 EMPTY_ROUND_SECONDS = 60.0
 """A pause after a round in which nobody was there, so that a night does not use up a run."""
 PAUSED_SECONDS = 1.0
@@ -99,6 +103,7 @@ class Loop:
         self.dispatch = Dispatch(fleet, self.register, Exchange(grid, self.clock))
         self._rounds: list[RoundRecord] = []
         self._devices: dict[str, DeviceRecord] = {}
+        self._begun = self.clock.now()
 
     @property
     def history(self) -> History:
@@ -110,10 +115,7 @@ class Loop:
 
         Raises an EdgetrainError when the fleet cannot start or a version cannot be kept.
         """
-        counts = [device.count for device in self.fleet.devices]
-        expected = 1 if None in counts else sum(count for count in counts if count is not None)
-        self.register.gather(expected)
-        self.model = self._begin()
+        self._begin()
         self.dispatch.begin(self.model)
         while self.model.version < self.fleet.training.rounds:
             while self.directions().paused:
@@ -129,17 +131,22 @@ class Loop:
             self._round(trainers, barred)
         return self.model
 
-    def _begin(self) -> GlobalModel:
-        """Return the newest version kept, or a new model that fits the members' data."""
+    def _begin(self) -> None:
+        """Wait for the fleet; go on from the newest version kept, or begin with a new model."""
+        kept = self.checkpoints.newest(self.fleet.to_table()) if self.checkpoints else None
+        counts = [device.count for device in self.fleet.devices]
+        expected = 1 if None in counts else sum(count for count in counts if count is not None)
+        self.register.gather(expected, RETURN_SECONDS if kept else ENROL_SECONDS)
         features, classes = data_shape(self.register.members.values())
         model = self.fleet.model.build(features, classes)
-        if self.checkpoints is not None:
-            kept = self.checkpoints.newest(self.fleet.to_table())
-            if kept is not None:
-                self._rounds = list(kept.history.rounds)
-                self._devices = dict(kept.history.devices)
-                return kept.model
-        return GlobalModel.fresh(model, self.fleet.model.mode, self.fleet.training.seed)
+        if kept:
+            self.model = kept.model
+            self._rounds = list(kept.history.rounds)
+            self._devices = dict(kept.history.devices)
+        else:
+            training = self.fleet.training
+            self.model = GlobalModel.fresh(model, self.fleet.model.mode, training.seed)
+            self._save()  # a journal is worth nothing without the version that it is about
 
     def _introduce(self) -> None:
         """Write who the members are into the records of their devices."""
@@ -148,50 +155,59 @@ class Loop:
 
     def _round(self, trainers: list[str], barred: list[Answer]) -> None:
         """Do one round: train, aggregate, judge, keep."""
-        training, begun = self.fleet.training, self.clock.now()
-        number = self.model.version + 1
-        record = self._train(RoundRecord(number), trainers, barred)
+        training, self._begun = self.fleet.training, self.clock.now()
+        with self._journal() as journal:
+            record = self._train(trainers, barred, journal)
         self.dispatch.begin(self.model)
-        last = number == training.rounds or self.directions().paused
+        last = record.round == training.rounds or self.directions().paused
         if training.aggregation == "buffered" and not last:
             trainers, _ = self._allowed("train")  # nobody who trains waits while others judge
             self.dispatch.set_to_work(trainers, rule_of(training, len(trainers)))
-        if number % training.evaluate_every == 0 or number == training.rounds:
+        if record.round % training.evaluate_every == 0 or record.round == training.rounds:
             record = self._evaluate(record)
-        # Rounded, so that a run that was cut off tells the same story as one that was not.
-        record = replace(record, seconds=round(self.clock.now() - begun, MICROSECONDS))
+        record = replace(record, seconds=self._seconds())
         self._rounds.append(record)
-        if self.checkpoints is not None:
-            self.checkpoints.save(Checkpoint(self.model, self.history, self.fleet.to_table()))
+        self._save()
         self.notify(RoundEnded(record, training.rounds))
 
-    def _train(self, record: RoundRecord, trainers: list[str], barred: list[Answer]) -> RoundRecord:
-        """Ask devices to train, fold what they send, and step to the next version."""
-        training = self.fleet.training
-        accumulator = Accumulator(self.model)
-        rule = rule_of(training, len(trainers))
-        self.dispatch.set_to_work(trainers, rule)
-        self.notify(RoundBegun(record.round, training.rounds, len(self.dispatch.asked)))
-        means = Means()
+    def _train(
+        self, trainers: list[str], barred: list[Answer], journal: Journal | None
+    ) -> RoundRecord:
+        """Ask devices to train, fold what they send, and step to the next version.
+
+        A report that counts is in the journal before it does.
+        """
+        gathering = Gathering(self.model)
+        if journal is not None:
+            self._recover(journal, gathering)
+        accumulator, number = gathering.accumulator, self.model.version + 1
+        rule = rule_of(self.fleet.training, len(trainers))
+        if not rule.satisfied(accumulator):
+            self.dispatch.set_to_work(trainers, rule)
+        asked = self.dispatch.asked
+        self.notify(RoundBegun(number, self.fleet.training.rounds, len(asked)))
         for answer in chain(barred, self.dispatch.reports(trainers, rule, accumulator)):
             outcome = admitted(answer, self._standing_of(answer, accumulator.examples))
-            if outcome.status == "trained" and outcome.report and outcome.task:
-                accumulator.fold(outcome.report, outcome.task.state)
-            means.add(outcome, "trained")
-            record = tallied(record, outcome)
-            self._count(record.round, outcome)
+            if outcome.status == "trained" and journal is not None:
+                journal.append(Entry.of(outcome, self.model.version, self._seconds()))
+            gathering.take(outcome, outcome.task.state if outcome.task else None)
+            self._count(number, outcome)
         if not accumulator.examples:
-            log.warning("round %d: no device has sent an update", record.round)
+            log.warning("round %d: no device has sent an update", number)
             self.clock.wait(EMPTY_ROUND_SECONDS)
         self.model = accumulator.apply()
-        return replace(
-            record,
-            asked=len(self.dispatch.asked),
-            reported=accumulator.reports,
-            stale=accumulator.stale,
-            examples=accumulator.examples,
-            training_loss=means.loss,
-        )
+        return gathering.record(len(asked))
+
+    def _recover(self, journal: Journal, gathering: Gathering) -> None:
+        """Take in what the round had counted before the run was cut off."""
+        seconds = 0.0
+        for entry in journal.entries():
+            gathering.take(entry.answer, entry.sent)
+            self._record(entry.answer)
+            report, seconds = entry.answer.report, entry.seconds
+            if report is not None and report.version == self.model.version:
+                self.dispatch.asked.add(report.device)
+        self._begun = self.clock.now() - seconds
 
     def _evaluate(self, record: RoundRecord) -> RoundRecord:
         """Ask the held-out devices to judge the new version."""
@@ -236,5 +252,22 @@ class Loop:
         """Write an answer into its device's record and tell whoever listens."""
         if answer.refusal:
             log.warning("%s: %s", answer.member.name, answer.reason)
-        self._devices[answer.member.name] = answered(self._record_of(answer), answer)
+        self._record(answer)
         self.notify(TaskAnswered(round, answer))
+
+    def _record(self, answer: Answer) -> None:
+        """Write an answer into its device's record."""
+        self._devices[answer.member.name] = answered(self._record_of(answer), answer)
+
+    def _seconds(self) -> float:
+        """Return how long the round has taken, rounded as JSON will have it."""
+        return round(self.clock.now() - self._begun, MICROSECONDS)
+
+    def _journal(self) -> AbstractContextManager[Journal | None]:
+        """Return a context that holds the round's journal, if the run is kept at all."""
+        return self.checkpoints.open_journal(self.model) if self.checkpoints else nullcontext()
+
+    def _save(self) -> None:
+        """Keep the present version, if the run is kept at all."""
+        if self.checkpoints is not None:
+            self.checkpoints.save(Checkpoint(self.model, self.history, self.fleet.to_table()))

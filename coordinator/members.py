@@ -20,10 +20,8 @@ from edgetrain.coordinator.exchange import POLL_SECONDS, Clock
 from edgetrain.errors import ConfigError, DataError, EdgetrainError, PayloadError
 from edgetrain.memory_profiler.signature import point_of_pem
 
-__all__ = ["ENROL_SECONDS", "Register", "data_shape"]
+__all__ = ["Register", "data_shape"]
 
-ENROL_SECONDS = 600.0
-"""How long to wait for a fleet to be complete before starting with those who are there."""
 HELLO_SECONDS = 120.0
 HELLO_GROUP = "hello"
 
@@ -39,7 +37,7 @@ class Register:
         self.members: dict[str, Member] = {}
         self._asked: dict[str, NodeInfo] = {}
 
-    def gather(self, expected: int, patience: float = ENROL_SECONDS) -> None:
+    def gather(self, expected: int, patience: float) -> None:
         """Wait until `expected` devices are members, or patience has ended.
 
         Raises ConfigError when by then nobody is there who could train.

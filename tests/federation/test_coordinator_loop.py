@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -173,8 +174,13 @@ def test_a_run_that_was_cut_off_goes_on_as_if_it_had_not_been(tmp_path: Path, cu
     )
     assert rounds == list(range(cut + 1, 5))
     assert again.to_tensors() == model.to_tensors()
-    assert resumed.history.rounds == straight.history.rounds
     assert resumed.history.devices == straight.history.devices
+    # The round that was cut off went on from its journal, and whoever was at work began anew.
+    for number, (one, other) in enumerate(
+        zip(resumed.history.rounds, straight.history.rounds, strict=True), 1
+    ):
+        assert replace(one, seconds=0.0) == replace(other, seconds=0.0)
+        assert (one.seconds > other.seconds) == (number == cut + 1)
 
 
 def test_a_disk_that_is_full_ends_the_run_and_keeps_what_there_was(
