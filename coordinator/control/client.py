@@ -19,35 +19,39 @@ from edgetrain.coordinator.control.messages import (
     path_of,
 )
 from edgetrain.coordinator.control.operations import OPERATIONS, STREAMS, Fields
+from edgetrain.coordinator.control.operator import Operator
 from edgetrain.coordinator.service.place import Place
 from edgetrain.errors import EdgetrainError, ServiceError
 
-__all__ = ["ask", "follow"]
+__all__ = ["Served", "ask", "follow"]
+
+Served = Place | Operator
+"""A federation of this machine by its folder, or another's by an operator's file."""
 
 SECONDS = 20.0
 OPTIONS = (("grpc.enable_http_proxy", 0),)
 
 
-def ask(place: Place, name: str, fields: Fields | None = None) -> Fields:
+def ask(place: Served, name: str, fields: Fields | None = None) -> Fields:
     """Return the answer of a method of the control service.
 
     Raises what the operation raises, ServiceError where the service does not answer.
     """
-    if not is_served(place):
+    if isinstance(place, Place) and not is_served(place):
         return OPERATIONS[name](place, fields or {})
     with calling(place) as channel:
         call, request = prepared(channel, name, fields or {})
         return fields_of(call(request, timeout=SECONDS, wait_for_ready=True))
 
 
-def follow(place: Place, name: str) -> Iterator[Fields]:
+def follow(place: Served, name: str) -> Iterator[Fields]:
     """Yield the answers of a stream of the control service, as `ask` does."""
-    if not is_served(place):
+    if isinstance(place, Place) and not is_served(place):
         yield from STREAMS[name](place, time.sleep)
         return
     with calling(place) as channel:
         call, request = prepared(channel, name, {})
-        for answer in call(request, wait_for_ready=True):
+        for answer in call(request, wait_for_ready=isinstance(place, Place)):
             yield fields_of(answer)
 
 
@@ -69,13 +73,20 @@ def prepared(channel: Any, name: str, fields: Fields) -> tuple[Any, Any]:
 
 
 @contextlib.contextmanager
-def calling(place: Place) -> Iterator[Any]:
+def calling(place: Served) -> Iterator[Any]:
     """Yield a channel to the service; what it refuses is raised as it was there."""
-    with grpc.insecure_channel(f"unix:{place.control}", options=OPTIONS) as channel:
+    with channel_to(place) as channel:
         try:
             yield channel
         except grpc.RpcError as error:
             raise refusal(error) from None
+
+
+def channel_to(place: Served) -> Any:
+    """Return a channel, over the socket or over mutual TLS."""
+    if isinstance(place, Place):
+        return grpc.insecure_channel(f"unix:{place.control}", options=OPTIONS)
+    return grpc.secure_channel(place.address, place.credentials(), options=OPTIONS)
 
 
 def refusal(error: Any) -> EdgetrainError:

@@ -3,70 +3,97 @@
 from __future__ import annotations
 
 import json as json_text
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from edgetrain.coordinator.control.client import ask, follow
+from edgetrain.coordinator.control.client import Served, ask, follow
+from edgetrain.coordinator.control.operator import fresh_operator, read_operator
 from edgetrain.coordinator.service.commands import (
     DEFAULT_FOLDER,
     Folder,
     Json,
+    checked_name,
     placed,
     tell,
 )
+from edgetrain.coordinator.service.place import Place
 from edgetrain.coordinator.service.watch import show, status_table
+from edgetrain.errors import ConfigError
 from edgetrain.memory_profiler.budget import format_joules, format_seconds
+from edgetrain.storage import replace_file
 
 __all__ = ["register"]
 
 
+OperatorFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--operator",
+        envvar="EDGETRAIN_OPERATOR",
+        help="A file by `operator`: ask the federation of another machine, over mutual TLS.",
+    ),
+]
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to an application."""
-    for command in (pause, resume, stop, status, watch, budget):
+    for command in (pause, resume, stop, status, watch, budget, operator):
         app.command()(command)
 
 
-def pause(*, folder: Folder = DEFAULT_FOLDER, json: Json = False) -> None:
+def pause(
+    *, folder: Folder = DEFAULT_FOLDER, operator: OperatorFile = None, json: Json = False
+) -> None:
     """Let devices get no new tasks once the round at hand is over, until `resume`.
 
     The run stays on, and paused also when everything is started again.
     """
-    told = ask(placed(folder), "Pause")
+    told = ask(served(folder, operator), "Pause")
     text = f"run {told['run']} pauses after the round at hand; see `edgetrain-coordinator resume`"
     tell({"run": told["run"], "paused": True}, text, json=json)
 
 
-def resume(*, folder: Folder = DEFAULT_FOLDER, json: Json = False) -> None:
+def resume(
+    *, folder: Folder = DEFAULT_FOLDER, operator: OperatorFile = None, json: Json = False
+) -> None:
     """Let devices get tasks again."""
-    told = ask(placed(folder), "Resume")
+    told = ask(served(folder, operator), "Resume")
     tell({"run": told["run"], "paused": False}, f"run {told['run']} goes on", json=json)
 
 
-def stop(*, folder: Folder = DEFAULT_FOLDER, json: Json = False) -> None:
+def stop(
+    *, folder: Folder = DEFAULT_FOLDER, operator: OperatorFile = None, json: Json = False
+) -> None:
     """Stop training; what was learnt is kept, and `start` without a file goes on with it."""
-    run = ask(placed(folder), "Stop")["run"]
+    run = ask(served(folder, operator), "Stop")["run"]
     tell({"run": run, "stopped": True}, f"run {run} will stop", json=json)
 
 
-def status(*, folder: Folder = DEFAULT_FOLDER, json: Json = False) -> None:
+def status(
+    *, folder: Folder = DEFAULT_FOLDER, operator: OperatorFile = None, json: Json = False
+) -> None:
     """Show whether the federation runs, what its processes do, and how far training has come."""
-    found = ask(placed(folder), "Status")
+    found = ask(served(folder, operator), "Status")
     if json:
         typer.echo(json_text.dumps(found, indent=2))
     else:
         Console(highlight=False).print(status_table(found))
 
 
-def watch(*, folder: Folder = DEFAULT_FOLDER, json: Json = False) -> None:
+def watch(
+    *, folder: Folder = DEFAULT_FOLDER, operator: OperatorFile = None, json: Json = False
+) -> None:
     """Show the status and the latest rounds as they change, until the run is complete or Ctrl-C.
 
     With --json, one line of JSON a change: what `status` says at that moment.
     """
-    place = placed(folder)
-    place.known_settings()
+    place = served(folder, operator)
+    if isinstance(place, Place):
+        place.known_settings()
     show(follow(place, "Watch"), json=json)
 
 
@@ -80,6 +107,7 @@ def budget(
     ] = None,
     seconds: Annotated[float | None, typer.Option(help="Seconds that it may work in all.")] = None,
     folder: Folder = DEFAULT_FOLDER,
+    operator: OperatorFile = None,
     json: Json = False,
 ) -> None:
     """Show what devices may use in all, by their class; with a CLASS, allow it another total.
@@ -87,7 +115,7 @@ def budget(
     A new total holds from the next round on: a device that has used it is asked no more, and one
     that was asked no more is asked again where it has some left.
     """
-    place = placed(folder)
+    place = served(folder, operator)
     if device_class is None:
         found = ask(place, "Budgets")
     else:
@@ -105,3 +133,33 @@ def budget(
             "no limit" if used is None else format_seconds(used),
         )
     Console(highlight=False).print(table)
+
+
+def operator(
+    name: Annotated[str, typer.Argument(help="What to call the operator.")],
+    *,
+    folder: Folder = DEFAULT_FOLDER,
+    output: Annotated[
+        Path | None, typer.Option(help="The file to write; NAME.operator.toml, unless given.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Let someone operate the federation from another machine, for 90 days.
+
+    Carry the file there, and run `edgetrain-coordinator status --operator FILE`. Whoever has it may
+    do all that `status`, `watch`, `pause`, `resume`, `stop` and `budget` do. It needs a federation
+    that is served with `up --control HOST:PORT`.
+    """
+    place, name = placed(folder), checked_name(name)
+    path = output or Path(f"{name}.operator.toml")
+    if path.exists():
+        raise ConfigError(f"{path} exists: name another --output, or move it away")
+    made = fresh_operator(place, name)
+    replace_file(path, [made.to_toml().encode("utf-8")], private=True)
+    text = f"{name} may operate {made.address}: carry {path} there, and keep it secret"
+    tell({"name": name, "file": str(path), "address": made.address}, text, json=json)
+
+
+def served(folder: Path, operator: Path | None) -> Served:
+    """Return the federation to ask. Raises ConfigError for an operator's file that is none."""
+    return placed(folder) if operator is None else read_operator(operator)

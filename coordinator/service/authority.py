@@ -31,6 +31,8 @@ CURVE = ec.SECP256R1
 BACKDATED = datetime.timedelta(days=365)
 AUTHORITY_LIFE = datetime.timedelta(days=3650)
 SERVER_LIFE = datetime.timedelta(days=397)
+OPERATOR_LIFE = datetime.timedelta(days=90)
+"""An operator's certificate cannot be taken back, so it does not last."""
 RENEWED_BEFORE = datetime.timedelta(days=60)
 """A server's certificate that has less left than this is replaced when the service starts."""
 LOCAL = ("localhost", "127.0.0.1")
@@ -85,7 +87,7 @@ class Authority:
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
             .sign(key, SHA256())
         )
-        store_key(self.key, key)
+        replace_file(self.key, [pem_of(key)], private=True)
         replace_file(self.certificate, [certificate.public_bytes(Encoding.PEM)])
 
     def _fits(self, host: str) -> bool:
@@ -99,6 +101,27 @@ class Authority:
 
     def _sign(self, host: str) -> None:
         """Make a new key and certificate for the server."""
+        server = ExtendedKeyUsageOID.SERVER_AUTH
+        certificate, key = self._issue(host, server, SERVER_LIFE, names_of(host))
+        replace_file(self.server_key, [key], private=True)
+        replace_file(self.server_certificate, [certificate])
+
+    def operator(self, name: str) -> tuple[bytes, bytes]:
+        """Return a certificate and its key, PEM both, for an operator; no copy is kept.
+
+        Raises ConfigError.
+        """
+        alternative: list[x509.GeneralName] = [x509.DNSName(name)]
+        return self._issue(name, ExtendedKeyUsageOID.CLIENT_AUTH, OPERATOR_LIFE, alternative)
+
+    def _issue(
+        self,
+        name: str,
+        purpose: x509.ObjectIdentifier,
+        life: datetime.timedelta,
+        names: list[x509.GeneralName],
+    ) -> tuple[bytes, bytes]:
+        """Return a new certificate, signed by the authority, and its key."""
         authority = self._read(self.certificate)
         try:
             signer = load_pem_private_key(self.key.read_bytes(), password=None)
@@ -107,20 +130,18 @@ class Authority:
         if not isinstance(signer, ec.EllipticCurvePrivateKey):
             raise ConfigError(f"{self.key} is no key of ours: restore it from a backup")
         key = ec.generate_private_key(CURVE())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
-        server = [ExtendedKeyUsageOID.SERVER_AUTH]
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
         certificate = (
-            builder(name, authority.subject, key.public_key(), SERVER_LIFE)
-            .add_extension(x509.SubjectAlternativeName(names_of(host)), critical=False)
+            builder(subject, authority.subject, key.public_key(), life)
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(usage(signs_certificates=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage(server), critical=False)
+            .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
             .add_extension(issuer, critical=False)
             .sign(signer, SHA256())
         )
-        store_key(self.server_key, key)
-        replace_file(self.server_certificate, [certificate.public_bytes(Encoding.PEM)])
+        return certificate.public_bytes(Encoding.PEM), pem_of(key)
 
     def _read(self, path: Path) -> x509.Certificate:
         try:
@@ -174,7 +195,6 @@ def names_of(host: str) -> list[x509.GeneralName]:
     return found
 
 
-def store_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
-    """Write a private key for its owner alone. Raises StorageError."""
-    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    replace_file(path, [pem], private=True)
+def pem_of(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """Return a private key as a PEM, which is a secret."""
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

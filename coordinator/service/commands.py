@@ -12,6 +12,7 @@ from flwr.proto.node_pb2 import NodeInfo
 from rich.console import Console
 from rich.table import Table
 
+from edgetrain.client.enrolment import host_and_port
 from edgetrain.config import FleetConfig
 from edgetrain.coordinator.dashboard.words import as_toml
 from edgetrain.coordinator.service.authority import Authority
@@ -32,7 +33,7 @@ from edgetrain.settings import word
 from edgetrain.sizes import format_size
 from edgetrain.storage import replace_file
 
-__all__ = ["DEFAULT_FOLDER", "Folder", "Json", "placed", "register", "tell"]
+__all__ = ["DEFAULT_FOLDER", "Folder", "Json", "checked_name", "placed", "register", "tell"]
 
 DEFAULT_FOLDER = Path("federation")
 DEFAULT = Settings("127.0.0.1", 9443, "0.0.0.0")
@@ -96,6 +97,8 @@ def up(
         metrics or stored.metrics,
         control or stored.control,
     )
+    if settings.control is not None:
+        checked_control(settings.control)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     for chatty in ("httpx", "flwr"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
@@ -259,6 +262,14 @@ def checked_name(name: str) -> str:
         return str(word(name))
     except (ValueError, EdgetrainError) as error:
         raise ConfigError(f"{name!r}: {error}") from None
+
+
+def checked_control(address: str) -> None:
+    """Raise ConfigError for what is no host and port."""
+    try:
+        host_and_port("--control", address)
+    except EdgetrainError as error:
+        raise ConfigError(str(error)) from None
 
 
 def enrolled(nodes: list[NodeInfo]) -> list[NodeInfo]:

@@ -41,6 +41,16 @@ class Settings:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
 
+    @property
+    def control_address(self) -> str:
+        """What an operator of another machine connects to. Raises ConfigError without `control`."""
+        if self.control is None:
+            raise ConfigError(
+                "the federation serves operators of this machine alone: "
+                "run `edgetrain-coordinator up --control HOST:PORT` first"
+            )
+        return f"{self.address.rpartition(':')[0]}:{self.control.rpartition(':')[2]}"
+
 
 @dataclass(frozen=True)
 class Place:

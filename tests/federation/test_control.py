@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import stat
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,10 @@ from edgetrain.coordinator.control import client, messages, server
 from edgetrain.coordinator.control.client import ask, follow
 from edgetrain.coordinator.control.messages import DESCRIPTOR, SERVICE, fields_of, message_of
 from edgetrain.coordinator.control.operations import OPERATIONS, STREAMS
+from edgetrain.coordinator.control.operator import fresh_operator, read_operator
 from edgetrain.coordinator.control.server import serve_control
 from edgetrain.coordinator.directions import Directions
+from edgetrain.coordinator.service.authority import Authority
 from edgetrain.coordinator.service.keeper import FLEET, RunRecord, directions_of, run_folder
 from edgetrain.coordinator.service.place import Place, write_json
 from edgetrain.errors import ConfigError, ServiceError
@@ -282,3 +286,89 @@ def test_a_command_says_the_same_through_the_service_and_without(
         shown.append(capsys.readouterr().out)
         without_service(monkeypatch)
     assert shown[0] == shown[1] != ""
+
+
+# --- operators of other machines
+
+
+@pytest.fixture
+def remote(place: Place) -> Iterator[Place]:
+    """Return a federation that serves operators of other machines."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    settings = {"host": "127.0.0.1", "port": 1, "listen": "::1", "control": address}
+    write_json(place.settings, settings)
+    Authority(place.authority).prepare("127.0.0.1")
+    with place.held(), serve_control(place, address):
+        yield place
+
+
+def test_an_operator_is_served_as_the_machines_own(remote: Place, tmp_path: Path) -> None:
+    path = tmp_path / "anna.toml"
+    given = ["--folder", str(remote.folder), "--output", str(path)]
+    with pytest.raises(SystemExit) as caught:
+        run_command(commands, ["operator", "anna", *given])
+    assert caught.value.code == 0
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    operator = read_operator(path)
+    assert ask(operator, "Status") == ask(remote, "Status")
+    assert ask(operator, "Pause")["paused"]
+    assert ask(remote, "Status")["run"]["paused"]
+    with pytest.raises(ConfigError, match="no class 'phone'"):
+        ask(operator, "SetBudget", {"device_class": "phone", "total_energy": 1.0})
+
+
+@pytest.mark.parametrize("stranger", ["nobody", "another authority", "the server itself"])
+def test_without_a_certificate_for_operators_there_is_no_answer(
+    stranger: str, remote: Place, tmp_path: Path
+) -> None:
+    authority = Authority(remote.authority)
+    shown: tuple[bytes, ...] = ()
+    if stranger == "another authority":
+        other = Authority(tmp_path / "other")
+        other.folder.mkdir()
+        other.prepare("127.0.0.1")
+        certificate, key = other.operator("anna")
+        shown = key, certificate
+    elif stranger == "the server itself":
+        shown = authority.server_key.read_bytes(), authority.server_certificate.read_bytes()
+    address = remote.known_settings().control_address
+    trust = grpc.ssl_channel_credentials(authority.certificate.read_bytes(), *shown)
+    with grpc.secure_channel(address, trust) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.Check(health_pb2.HealthCheckRequest(), timeout=WAIT_SECONDS)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert ask(remote, "Status")["up"]
+
+
+def test_over_tcp_nothing_is_said_in_the_clear(remote: Place) -> None:
+    with grpc.insecure_channel(remote.known_settings().control_address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        with pytest.raises(grpc.RpcError):
+            stub.Check(health_pb2.HealthCheckRequest(), timeout=WAIT_SECONDS)
+
+
+def test_a_service_that_is_not_the_operators_own_is_not_believed(
+    remote: Place, tmp_path: Path
+) -> None:
+    other = Authority(tmp_path / "other")
+    other.folder.mkdir()
+    other.prepare("127.0.0.1")
+    deceived = replace(fresh_operator(remote, "anna"), ca=other.certificate.read_text())
+    with pytest.raises(ServiceError, match="does not answer"):
+        next(follow(deceived, "Watch"))
+
+
+@pytest.mark.parametrize("text", ["", "name = 3", "\x00", "a = [", 'name = "x"\nkey = "y"'])
+def test_an_operators_file_that_is_none_is_one_line(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "anna.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match="make another") as caught:
+        read_operator(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_where_no_others_are_served_none_is_made(place: Place) -> None:
+    with pytest.raises(ConfigError, match="up --control"):
+        fresh_operator(place, "anna")

@@ -563,7 +563,7 @@ def test_a_mistake_is_one_line(
     "command",
     [
         *("up", "enroll", "devices", "revoke", "start", "stop", "status", "watch", "backup"),
-        *("export", "pause", "resume", "budget"),
+        *("export", "pause", "resume", "budget", "operator"),
     ],
 )
 def test_every_command_has_help_and_json(
