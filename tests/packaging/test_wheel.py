@@ -105,7 +105,7 @@ def test_it_takes_no_name_that_belongs_to_others(python: Path, tmp_path: Path, n
 
 
 def test_commands_without_their_extra_say_what_to_install(python: Path, tmp_path: Path) -> None:
-    for command in ("edgetrain", "edgetrain-client", "edgetrain-profile", "edgetrain-coordinator"):
+    for command in ("edgetrain", "edgetrain-profile", "edgetrain-coordinator"):
         result = subprocess.run(
             [str(python.with_name(command)), "--help"],
             cwd=tmp_path,
@@ -116,3 +116,9 @@ def test_commands_without_their_extra_say_what_to_install(python: Path, tmp_path
         assert result.returncode == 1
         assert "pip install 'edgetrain[fleet]'" in result.stderr
         assert "Traceback" not in result.stderr
+
+
+def test_a_device_needs_no_extra_to_be_told_of_its_commands(python: Path, tmp_path: Path) -> None:
+    client = str(python.with_name("edgetrain-client"))
+    told = subprocess.run([client, "--help"], cwd=tmp_path, capture_output=True, check=True)
+    assert b"join" in told.stdout
