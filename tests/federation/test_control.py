@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import stat
 import threading
+import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 from edgetrain.command import run_command
 from edgetrain.config import FleetConfig
 from edgetrain.coordinator.__main__ import app as commands
+from edgetrain.coordinator.app import KEYS
 from edgetrain.coordinator.control import client, messages, server
 from edgetrain.coordinator.control.client import ask, follow
 from edgetrain.coordinator.control.messages import DESCRIPTOR, SERVICE, fields_of, message_of
@@ -372,3 +374,8 @@ def test_an_operators_file_that_is_none_is_one_line(text: str, tmp_path: Path) -
 def test_where_no_others_are_served_none_is_made(place: Place) -> None:
     with pytest.raises(ConfigError, match="up --control"):
         fresh_operator(place, "anna")
+
+
+def test_superlink_lets_every_setting_of_the_serverapp_through() -> None:
+    app = tomllib.loads((ROOT / "coordinator" / "flower_app" / "pyproject.toml").read_text())
+    assert set(app["tool"]["flwr"]["app"]["config"]) == set(KEYS)
