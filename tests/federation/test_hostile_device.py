@@ -1,0 +1,180 @@
+"""A device that was enrolled and means harm: the coordinator serves the others, and in time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from federation import STOP_SECONDS, Federation, kept_checkpoint, supernode, write_fleet
+
+from edgetrain.client.enrolment import read_enrolment
+from edgetrain.client.fleet.identity import NodeKey, ServerClock
+from edgetrain.client.fleet.messages import Instruction, make_reply
+from edgetrain.client.fleet.objects import (
+    FlowerObject,
+    array_record,
+    config_record,
+    make_object,
+    record_dict,
+)
+from edgetrain.client.fleet.transport import Transport, trust
+from edgetrain.client.fleet_api import FleetApi
+from edgetrain.client.records import HELLO, PAYLOAD, SERIALISATION
+from edgetrain.coordinator.simulation.devices import SimulatedDevice
+from edgetrain.errors import FleetError, PayloadError
+
+ROUNDS = 4
+"""The last is without it: whose answer is still on its way is not asked anything else."""
+DEADLINE = 45.0
+"""Seconds of a round in this test."""
+MARGIN = 60.0
+"""Seconds that a round may take beyond its deadline on a busy machine; a hang takes minutes."""
+LOOK_SECONDS = 0.2
+HEARTBEAT_SECONDS = 60.0
+GIGABYTE = 1 << 30
+CONNECTIONS = 20
+ROUTES = ("pull-messages", "push-messages", "push-object", "pull-object", "send-node-heartbeat")
+
+
+class HostileDevice:
+    """A device with a key of its own that answers every task in another bad way."""
+
+    def __init__(self, folder: Path, device: SimulatedDevice) -> None:
+        enrolment = read_enrolment(folder / f"{device.name}.toml")
+        self.address = enrolment.address
+        self.context = trust(enrolment.ca)
+        key = NodeKey(enrolment.key.encode())
+        self.api = FleetApi(Transport(enrolment.address, self.context, key, ServerClock()))
+        self.name = device.name
+        self.answers = [self.garbage, self.another, self.lies]
+        self.given: list[str] = []
+        self.ended = threading.Event()
+        self.fault: BaseException | None = None
+
+    def work(self) -> None:
+        """Introduce itself as any device does, and then do harm until it is told to end."""
+        try:
+            self.api.activate(HEARTBEAT_SECONDS)
+            while not self.ended.wait(LOOK_SECONDS):
+                instruction = self.api.pull_message()
+                if instruction is None:
+                    continue
+                if instruction.message_type == "query":
+                    self.send(instruction, record_dict({HELLO: config_record(self.hello())}))
+                    continue
+                answer = self.answers[len(self.given) % len(self.answers)]
+                self.given.append(answer.__name__)
+                # What it is refused is the coordinator's to say.
+                with contextlib.suppress(FleetError):
+                    answer(instruction)
+        except BaseException as error:
+            self.fault = error
+        finally:
+            self.api.transport.close()
+
+    def hello(self) -> dict[str, str | int]:
+        return {
+            "name": self.name,
+            "device_class": "node",
+            "role": "train",
+            "examples": 50,
+            "features": 20,
+            "classes": 3,
+        }
+
+    def garbage(self, instruction: Instruction) -> None:
+        """Answer with bytes that are no report."""
+        self.send(instruction, self.payload(os.urandom(5000)))
+
+    def another(self, instruction: Instruction) -> None:
+        """Answer with objects of no kind that Flower has, and declare a gigabyte."""
+        self.send(instruction, make_object("RecordDict", b"{}" * 5000))
+        path, body = "/v1/fleet/push-object", b"\xff" * 1000
+        for declared in (GIGABYTE, 10**18):
+            assert raw_status(self, path, body, declared) in (400, 413)
+        for route in ROUTES:
+            with pytest.raises((FleetError, PayloadError)):
+                self.api.transport.post(f"/v1/fleet/{route}", os.urandom(200), 1 << 12)
+
+    def lies(self, instruction: Instruction) -> None:
+        """Announce an answer, send other bytes for its objects, and never the right ones."""
+        reply = make_reply(
+            instruction, self.api.node_id, instruction.created_at, self.payload(bytes(4000))
+        )
+        session, missing = self.api.push_message(reply, 1.0)
+        for object_id in missing:
+            lie = FlowerObject(object_id, b"Message  3\0", b"lie", ())
+            with contextlib.suppress(FleetError):
+                self.api.push_object(instruction.run_id, session, lie)
+
+    def payload(self, data: bytes) -> FlowerObject:
+        return record_dict({PAYLOAD: array_record(PAYLOAD, SERIALISATION, data)})
+
+    def send(self, instruction: Instruction, content: FlowerObject) -> None:
+        """Send a whole answer."""
+        reply = make_reply(instruction, self.api.node_id, instruction.created_at, content)
+        session, missing = self.api.push_message(reply, 1.0)
+        for piece in reply.root.walk():
+            if piece.object_id in missing:
+                self.api.push_object(instruction.run_id, session, piece)
+
+
+def raw_status(device: HostileDevice, path: str, body: bytes, declared: int) -> int:
+    """Return the status of a signed request that declares more bytes than it has."""
+    host, _, port = device.address.partition(":")
+    headers = device.api.transport.key.sign(device.api.transport.clock.now())
+    lines = [f"POST {path} HTTP/1.1", f"host: {host}", f"content-length: {declared}"]
+    lines += ["content-type: application/protobuf"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    with (
+        socket.create_connection((host, int(port)), STOP_SECONDS) as raw,
+        device.context.wrap_socket(raw, server_hostname=host) as connection,
+    ):
+        connection.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+        return int(connection.recv(1000).split(b" ")[1])
+
+
+@contextlib.contextmanager
+def dawdling(address: str, context: ssl.SSLContext) -> Iterator[None]:
+    """Hold connections open on which a request never comes to its end."""
+    host, _, port = address.partition(":")
+    with contextlib.ExitStack() as stack:
+        for _ in range(CONNECTIONS):
+            raw = stack.enter_context(socket.create_connection((host, int(port)), STOP_SECONDS))
+            connection = stack.enter_context(context.wrap_socket(raw, server_hostname=host))
+            connection.sendall(b"POST /v1/fleet/pull-messages HTTP/1.1\r\nhost: a\r\n")
+        yield
+
+
+@pytest.mark.slow
+def test_a_device_that_means_harm_costs_the_others_nothing(federation: Federation) -> None:
+    fleet, devices = write_fleet(federation.folder, ROUNDS, deadline=DEADLINE)
+    honest, hostile_name = devices
+    federation.up()
+    federation.call("enroll", honest.name, "--supernode")
+    federation.call("enroll", hostile_name.name)
+    hostile = HostileDevice(federation.folder, hostile_name)
+    thread = threading.Thread(target=hostile.work)
+    thread.start()
+    try:
+        with supernode(federation, honest), dawdling(hostile.address, hostile.context):
+            federation.call("start", "fleet.toml")
+            federation.wait_for("the end", lambda found: found["run"]["status"] == "completed")
+    finally:
+        hostile.ended.set()
+        thread.join(STOP_SECONDS)
+    assert hostile.fault is None
+    assert set(hostile.given) == {answer.__name__ for answer in hostile.answers}
+    history = kept_checkpoint(federation, fleet).history
+    assert [one.reported for one in history.rounds] == [1] * ROUNDS
+    assert max(one.seconds for one in history.rounds) < DEADLINE + MARGIN
+    assert history.devices[honest.name].answered == ROUNDS
+    known = history.devices[hostile_name.name]
+    assert (known.answered, known.examples) == (0, 0)
+    assert any("makes no sense" in reason for reason in known.reasons)
