@@ -30,6 +30,7 @@ ROOT = HERE.parents[1]
 GUEST = HERE / "guest"
 HOST_TESTS = HERE.parent / "unit"
 """Some of them see in there what they cannot see here."""
+UNITS = ROOT / "deploy" / "systemd"
 SCRIPT = HERE / "build_image.sh"
 WORK = ROOT / "build" / "vm"
 CONSOLE = WORK / "console.log"
@@ -104,6 +105,7 @@ def overlay(scenarios: list[str]) -> bytes:
         if scenarios and test.stem.removeprefix("test_") not in scenarios:
             test.unlink()
     shutil.copytree(HOST_TESTS, root / "opt/host")
+    shutil.copytree(UNITS, root / "opt/units")
     units = root / "etc/systemd/system"
     units.mkdir(parents=True)
     shutil.move(tests / UNIT, units)
