@@ -94,12 +94,12 @@ class Federation:
         assert isinstance(found, dict)
         return found
 
-    def up(self) -> None:
+    def up(self, listen: str = "127.0.0.1") -> None:
         """Start the service and wait until it is ready."""
         with (self.folder / "up.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [
-                    *(TOOLS / "edgetrain-coordinator", "up", "--listen", "127.0.0.1"),
+                    *(TOOLS / "edgetrain-coordinator", "up", "--listen", listen),
                     *("--port", str(self.port)),
                 ],
                 env=self.environment, cwd=self.folder, stdout=log, stderr=log,
