@@ -56,7 +56,8 @@ fault-test: SEED := $(or $(SEED),$(shell date +%s))
 fault-test: $(VENV)/.dev
 	@echo make fault-test ROUNDS=$(ROUNDS) SEED=$(SEED)
 	FAULT_ROUNDS=$(ROUNDS) FAULT_SEED=$(SEED) \
-		$(BIN)/python -m pytest -x tests/federation/test_service.py -k random
+		$(BIN)/python -m pytest -x tests/federation/test_service.py \
+		tests/federation/test_device_service.py -k "random or killed"
 
 proto: $(VENV)/.dev
 	mkdir -p build/proto
