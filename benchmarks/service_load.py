@@ -29,7 +29,7 @@ from rich.table import Table
 
 from edgetrain.bench.record import write_record
 from edgetrain.client.enrolment import Enrolment
-from edgetrain.client.fleet.identity import NodeKey, ServerClock
+from edgetrain.client.fleet.identity import ServerClock
 from edgetrain.client.fleet.transport import Transport, trust
 from edgetrain.client.fleet_api import FleetApi
 from edgetrain.command import run_command
@@ -38,6 +38,7 @@ from edgetrain.coordinator.service.enrolment import fresh_enrolment, public_key
 from edgetrain.coordinator.service.place import FOLDER_VARIABLE, Place, read_json
 from edgetrain.coordinator.service.service import control_of, free_port
 from edgetrain.errors import ServiceError
+from edgetrain.signing import PrivateKey
 
 RESULTS = Path(__file__).parent / "results" / "service_load.json"
 COORDINATOR = Path(sys.executable).parent / "edgetrain-coordinator"
@@ -135,7 +136,7 @@ def main(
         context = trust(enrolled[0].ca)
         nodes: list[FleetApi] = []
         for one in enrolled:
-            key = NodeKey(one.key.encode())
+            key = PrivateKey(one.key.encode())
             node = FleetApi(Transport(one.address, context, key, ServerClock()))
             node.activate(HEARTBEAT_SECONDS)
             nodes.append(node)

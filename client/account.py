@@ -38,7 +38,7 @@ def accounted(
     if path is None:
         yield lambda report, _: report
         return
-    # Only who keeps a ledger pays for hashlib and cryptography.
+    # Only who keeps a ledger pays for hashlib and for signing.
     from edgetrain.memory_profiler.ledger import Ledger  # noqa: PLC0415
     from edgetrain.memory_profiler.quarantine import Quarantine  # noqa: PLC0415
     from edgetrain.memory_profiler.signature import device_key, signed_digest  # noqa: PLC0415

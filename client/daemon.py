@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from edgetrain.client.backoff import Backoff, jittered
 from edgetrain.client.enrolment import Enrolment
-from edgetrain.client.fleet.identity import NodeKey, ServerClock
+from edgetrain.client.fleet.identity import ServerClock
 from edgetrain.client.fleet.transport import Transport, trust
 from edgetrain.client.fleet_api import FleetApi
 from edgetrain.client.heart import Heart
@@ -22,6 +22,7 @@ from edgetrain.client.journal import Journal
 from edgetrain.client.state import StateFolder
 from edgetrain.client.systemd import notify
 from edgetrain.errors import EdgetrainError, FleetError
+from edgetrain.signing import PrivateKey
 
 __all__ = ["Daemon", "connect"]
 
@@ -34,7 +35,7 @@ REFUSALS = (UNAUTHORISED, PRECONDITION_FAILED)
 
 def connect(enrolment: Enrolment, node_id: int) -> FleetApi:
     """Return the Fleet API of a coordinator; nothing is sent yet. Raises ConfigError."""
-    key = NodeKey(enrolment.key.encode())
+    key = PrivateKey(enrolment.key.encode())
     transport = Transport(enrolment.address, trust(enrolment.ca), key, ServerClock())
     return FleetApi(transport, node_id)
 
@@ -91,11 +92,9 @@ class Daemon:
         try:
             done = self._go_on(journal)
         except EdgetrainError as error:
-            state = "failing"
             if isinstance(error, FleetError):
                 self._online = False
-                state = "refused" if error.status in REFUSALS else "unreachable"
-            self._tell(state, str(error))
+            self._tell(trouble(error), str(error))
             self._wait(self._backoff.next())
             return False
         self._backoff.reset()
@@ -188,3 +187,12 @@ class Daemon:
     def _wait(self, seconds: float) -> None:
         self._heart.step()
         self._sleep(seconds)
+
+
+def trouble(error: EdgetrainError) -> str:
+    """Return in a word what an error means for the daemon, which tries again whatever it is."""
+    if isinstance(error, FleetError) and error.status is None:
+        return "unreachable"
+    if isinstance(error, FleetError) and error.status in REFUSALS:
+        return "refused"
+    return "failing"

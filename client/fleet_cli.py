@@ -23,6 +23,8 @@ SETTINGS = (
     *("examples_per_second", "watts", "battery", "charger", "celsius", "ledger"),
 )
 """Options of `join` that go into the device's settings."""
+STOP_SECONDS = 60
+"""From SIGTERM to the end: for saying goodbye to a coordinator that may not answer."""
 
 
 def add_commands(commands: Commands) -> None:
@@ -73,13 +75,13 @@ def join(options: argparse.Namespace) -> None:
     """
     # Only who joins pays for reading it all.
     from edgetrain.client.enrolment import read_enrolment  # noqa: PLC0415
-    from edgetrain.client.fleet.identity import NodeKey  # noqa: PLC0415
     from edgetrain.client.fleet.transport import trust  # noqa: PLC0415
     from edgetrain.client.node_settings import NodeSettings  # noqa: PLC0415
     from edgetrain.data import store  # noqa: PLC0415
+    from edgetrain.signing import PrivateKey  # noqa: PLC0415
 
     enrolment = read_enrolment(options.file)
-    NodeKey(enrolment.key.encode())
+    PrivateKey(enrolment.key.encode())
     trust(enrolment.ca)
     given = {name: getattr(options, name) for name in SETTINGS}
     settings = {name: value for name, value in given.items() if value is not None}
@@ -193,8 +195,9 @@ def set_paused(options: argparse.Namespace, *, paused: bool) -> None:
 
 
 def stop(number: int, _: FrameType | None) -> NoReturn:
-    """End the process in good order, and at the next signal of the kind go on with that."""
+    """End the process in good order, or after STOP_SECONDS in any: it may be killed as well."""
     signal.signal(number, signal.SIG_IGN)
+    signal.alarm(STOP_SECONDS)
     raise SystemExit(0)
 
 

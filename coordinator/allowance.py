@@ -13,7 +13,7 @@ from edgetrain.coordinator.history import NOT_ASKED, DeviceRecord
 from edgetrain.digest import LedgerDigest
 from edgetrain.errors import PayloadError
 from edgetrain.memory_profiler.budget import format_joules, format_seconds
-from edgetrain.memory_profiler.signature import is_signed
+from edgetrain.memory_profiler.signature_check import is_signed
 from edgetrain.task import one_line
 
 __all__ = ["WITHHELD", "check_digest", "exhausted", "withheld"]

@@ -18,7 +18,7 @@ from edgetrain.client.flower_record import record_to_hello
 from edgetrain.coordinator.answer import Member
 from edgetrain.coordinator.exchange import POLL_SECONDS, Clock
 from edgetrain.errors import ConfigError, DataError, EdgetrainError, PayloadError
-from edgetrain.memory_profiler.signature import point_of_pem
+from edgetrain.memory_profiler.signature_check import point_of_pem
 
 __all__ = ["Register", "data_shape"]
 

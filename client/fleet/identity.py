@@ -7,12 +7,9 @@ import datetime
 import email.utils
 import time
 
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from edgetrain.signing import PrivateKey
 
-from edgetrain.errors import ConfigError
-
-__all__ = ["NodeKey", "ServerClock"]
+__all__ = ["ServerClock", "signed"]
 
 DATE_RESOLUTION = 1.0
 """Seconds: a Date header counts whole ones."""
@@ -51,33 +48,17 @@ class ServerClock:
         return moved
 
 
-class NodeKey:
-    """A node's private key, an elliptic curve of NIST's, and its signatures.
+def signed(key: PrivateKey, now: float) -> dict[str, str]:
+    """Return the headers by which Flower knows a node: its public key and a signed time.
 
-    Raises ConfigError for a PEM that holds none.
+    `now` is in seconds since 1970, by the coordinator's clock.
     """
-
-    def __init__(self, pem: bytes) -> None:
-        try:
-            key = serialization.load_pem_private_key(pem, None)
-        except (ValueError, TypeError) as error:
-            raise ConfigError("the node's key is no PEM without a password: join again") from error
-        if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise ConfigError("the node's key is not of an elliptic curve: join again")
-        self._key = key
-        self.public_pem = key.public_key().public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-
-    def sign(self, now: float) -> dict[str, str]:
-        """Return the headers by which Flower knows a node: its public key and a signed time."""
-        timestamp = datetime.datetime.fromtimestamp(now, datetime.UTC).isoformat()
-        signature = self._key.sign(timestamp.encode(), ec.ECDSA(hashes.SHA256()))
-        return {
-            "flwr-public-key": base64.b64encode(self.public_pem).decode(),
-            "flwr-timestamp": timestamp,
-            "flwr-signature": base64.b64encode(signature).decode(),
-        }
+    timestamp = datetime.datetime.fromtimestamp(now, datetime.UTC).isoformat()
+    return {
+        "flwr-public-key": base64.b64encode(key.public_pem).decode(),
+        "flwr-timestamp": timestamp,
+        "flwr-signature": base64.b64encode(key.sign(timestamp.encode())).decode(),
+    }
 
 
 def since_boot() -> float:

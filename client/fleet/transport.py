@@ -9,8 +9,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from edgetrain.client.fleet.identity import NodeKey, ServerClock
+from edgetrain.client.fleet.identity import ServerClock, signed
 from edgetrain.errors import ConfigError, FleetError, PayloadError
+from edgetrain.signing import PrivateKey
 
 __all__ = ["Transport", "trust"]
 
@@ -59,7 +60,7 @@ class Transport:
     """Signed requests to a coordinator over a connection of its own, for one thread."""
 
     def __init__(
-        self, address: str, context: ssl.SSLContext, key: NodeKey, clock: ServerClock
+        self, address: str, context: ssl.SSLContext, key: PrivateKey, clock: ServerClock
     ) -> None:
         self.address = address
         self.key = key
@@ -93,7 +94,9 @@ class Transport:
     def _exchange(self, path: str, payload: bytes, limit: int) -> Answer:
         if time.monotonic() - self._used > REUSE_SECONDS:
             self.close()
-        headers = SPOKEN | self.key.sign(self.clock.now()) | {"content-length": str(len(payload))}
+        headers = (
+            SPOKEN | signed(self.key, self.clock.now()) | {"content-length": str(len(payload))}
+        )
         try:
             self._connection.request("POST", path, blocks(payload), headers)
             response = self._connection.getresponse()

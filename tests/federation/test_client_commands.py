@@ -58,7 +58,7 @@ def printed(*arguments: object) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def superlink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetServer]:
     folder = tmp_path_factory.mktemp("superlink")
-    with serve(make_certificates(folder), ":memory:") as found:
+    with serve(make_certificates(folder), folder / "superlink.db") as found:
         yield found
 
 
@@ -120,8 +120,10 @@ def running(state: StateFolder, folder: Path) -> Iterator[tuple[subprocess.Popen
                 pass
 
         with process:
-            yield process, until
-            process.kill()
+            try:
+                yield process, until
+            finally:
+                process.kill()
 
 
 def a_task(epochs: int = 1) -> Task:

@@ -21,7 +21,8 @@ from edgetrain.memory_profiler.budget import Budget
 from edgetrain.memory_profiler.device import Device
 from edgetrain.memory_profiler.ledger import read, verify
 from edgetrain.memory_profiler.ledger_line import Intent, Outcome
-from edgetrain.memory_profiler.signature import device_key, is_signed, point_of
+from edgetrain.memory_profiler.signature import device_key
+from edgetrain.memory_profiler.signature_check import is_signed
 from edgetrain.planner import plan
 from edgetrain.task import Report, Task
 from edgetrain.train import Trainer
@@ -102,7 +103,7 @@ def test_a_task_is_accounted_for_as_its_report_says(data: Path, tmp_path: Path) 
     assert (first.tasks, last.tasks) == (1, 2)
     assert last.head == verify(path).digest
     assert last.peak_bytes == max(report.measured_peak_bytes or 0 for report in reports)
-    assert last.key == first.key == point_of(device_key(tmp_path / "ledger.key").public_key())
+    assert last.key == first.key == device_key(tmp_path / "ledger.key").public_point.hex()
     for report in reports:
         assert Report.decode(report.encode(), a_task(kind=kind_of(report))) == report
 

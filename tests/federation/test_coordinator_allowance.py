@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flwr.proto.node_pb2 import NodeInfo
 
 from edgetrain.client.app import app as edgetrain_app
@@ -28,12 +26,14 @@ from edgetrain.coordinator.simulation.virtual_grid import VirtualGrid
 from edgetrain.data import load
 from edgetrain.digest import LedgerDigest
 from edgetrain.memory_profiler.budget import Budget
+from edgetrain.memory_profiler.key_files import fresh_key
 from edgetrain.memory_profiler.ledger import Ledger
 from edgetrain.memory_profiler.ledger_line import Intent, Outcome
-from edgetrain.memory_profiler.signature import point_of, signed_digest
+from edgetrain.memory_profiler.signature import signed_digest
+from edgetrain.signing import PrivateKey
 from edgetrain.task import PlanSummary, Report
 
-KEY, OTHER = (ec.generate_private_key(ec.SECP384R1()) for _ in range(2))
+KEY, OTHER = (PrivateKey(fresh_key()) for _ in range(2))
 INTENT = Intent("train", 3, "pi", PlanSummary("bnn", 30, 1, 9), 17 << 20, Budget())
 FLEET = """
 [data]
@@ -55,7 +55,7 @@ examples_per_second = 100
 """
 
 
-def digests(path: Path, count: int, key: ec.EllipticCurvePrivateKey = KEY) -> list[LedgerDigest]:
+def digests(path: Path, count: int, key: PrivateKey = KEY) -> list[LedgerDigest]:
     """Return a ledger's digest after each of so many tasks of 2 J."""
     found = []
     with Ledger(path) as ledger:
@@ -82,14 +82,14 @@ def test_a_digest_that_goes_on_from_the_last_is_taken(tmp_path: Path) -> None:
     for found, before in ((first, None), (second, first), (third, first), (None, first)):
         answer = an_answer(found)
         assert judged(answer, before) == answer
-    enrolled = an_answer(second, point_of(KEY.public_key()))
+    enrolled = an_answer(second, KEY.public_point.hex())
     assert judged(enrolled, first) == enrolled
 
 
 def test_a_digest_that_cannot_be_believed_refuses_the_report(tmp_path: Path) -> None:
     first, second = digests(tmp_path / "ledger", 2)
     (foreign,) = digests(tmp_path / "foreign", 1, OTHER)
-    mine, theirs = point_of(KEY.public_key()), point_of(OTHER.public_key())
+    mine, theirs = KEY.public_point.hex(), OTHER.public_point.hex()
     anew = digests(tmp_path / "anew", 1)[0]
     for found, before, key, why in (
         (first, second, None, "it is old"),
@@ -123,7 +123,7 @@ def test_sums_that_shrink_are_refused_even_when_they_are_signed(tmp_path: Path) 
 def test_a_device_enrolled_anew_begins_a_new_account(tmp_path: Path) -> None:
     before = digests(tmp_path / "before", 3)[-1]
     (after,) = digests(tmp_path / "after", 1, OTHER)
-    answer = an_answer(after, point_of(OTHER.public_key()))
+    answer = an_answer(after, OTHER.public_point.hex())
     assert judged(answer, before) == answer
 
 
@@ -207,7 +207,7 @@ class EnrolledGrid(VirtualGrid):
     names: Mapping[int, str] = MappingProxyType({})
 
     def get_nodes(self) -> list[NodeInfo]:
-        pem = KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        pem = KEY.public_pem
         return [
             NodeInfo(node_id=one, name=name, public_key=pem) for one, name in self.names.items()
         ]
@@ -224,7 +224,7 @@ def test_an_enrolled_device_goes_by_its_name_and_its_key(
         register = Register(grid, grid.clock)
         register.update()
     members = register.members
-    assert members[devices[0].name].key == point_of(KEY.public_key())
+    assert members[devices[0].name].key == KEY.public_point.hex()
     assert members[devices[2].name].key is None
     assert devices[1].name not in members
     assert "was enrolled as 'another'" in caplog.text

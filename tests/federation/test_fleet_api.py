@@ -7,22 +7,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ec
 from fleet_server import (
     Certificates,
     FleetServer,
     answering,
     make_certificates,
     private_pem,
-    public_pem,
     serve,
 )
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from flwr.common.constant import NOOP_FLWR_AID, ErrorCode
 
 from edgetrain.client.fleet import transport as transport_module
-from edgetrain.client.fleet.identity import NodeKey, ServerClock
+from edgetrain.client.fleet.identity import ServerClock
 from edgetrain.client.fleet.incoming import save_payload
 from edgetrain.client.fleet.messages import Instruction, make_reply
 from edgetrain.client.fleet.objects import array_record, record_dict
@@ -30,6 +28,7 @@ from edgetrain.client.fleet.transport import Transport, trust
 from edgetrain.client.fleet_api import RUN_ENDED, FleetApi
 from edgetrain.client.records import PAYLOAD, SERIALISATION
 from edgetrain.errors import ConfigError, FleetError, PayloadError
+from edgetrain.signing import PrivateKey
 
 HOUR = 3600.0
 Connect = Callable[..., FleetApi]
@@ -70,7 +69,7 @@ def connect(certificates: Certificates, key: ec.EllipticCurvePrivateKey) -> Iter
     ) -> FleetApi:
         clock = ServerClock(time.time() + skew)
         context = trust(certificates.authority_pem)
-        node_key = NodeKey(private_pem(other_key or key))
+        node_key = PrivateKey(private_pem(other_key or key))
         api = FleetApi(Transport(address, context, node_key, clock), node_id)
         opened.append(api)
         return api
@@ -364,18 +363,6 @@ def test_two_threads_have_two_connections_and_one_clock(connect: Connect) -> Non
     other = api.another()
     assert other.node_id == 5
     assert other.transport.clock is api.transport.clock
-
-
-def test_a_key_is_an_elliptic_curve_without_a_password(key: ec.EllipticCurvePrivateKey) -> None:
-    assert NodeKey(private_pem(key)).public_pem == public_pem(key)
-    encodings = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8)
-    locked = key.private_bytes(*encodings, serialization.BestAvailableEncryption(b"secret"))
-    other = ed25519.Ed25519PrivateKey.generate().private_bytes(
-        *encodings, serialization.NoEncryption()
-    )
-    for pem in (locked, other, b"", public_pem(key)):
-        with pytest.raises(ConfigError, match="join again"):
-            NodeKey(pem)
 
 
 def test_an_authority_is_a_certificate() -> None:

@@ -14,7 +14,7 @@ import pytest
 from federation import STOP_SECONDS, Federation, kept_checkpoint, supernode, write_fleet
 
 from edgetrain.client.enrolment import read_enrolment
-from edgetrain.client.fleet.identity import NodeKey, ServerClock
+from edgetrain.client.fleet.identity import ServerClock, signed
 from edgetrain.client.fleet.messages import Instruction, make_reply
 from edgetrain.client.fleet.objects import (
     FlowerObject,
@@ -28,6 +28,7 @@ from edgetrain.client.fleet_api import FleetApi
 from edgetrain.client.records import HELLO, PAYLOAD, SERIALISATION
 from edgetrain.coordinator.simulation.devices import SimulatedDevice
 from edgetrain.errors import FleetError, PayloadError
+from edgetrain.signing import PrivateKey
 
 ROUNDS = 4
 """The last is without it: whose answer is still on its way is not asked anything else."""
@@ -49,7 +50,7 @@ class HostileDevice:
         enrolment = read_enrolment(folder / f"{device.name}.toml")
         self.address = enrolment.address
         self.context = trust(enrolment.ca)
-        key = NodeKey(enrolment.key.encode())
+        key = PrivateKey(enrolment.key.encode())
         self.api = FleetApi(Transport(enrolment.address, self.context, key, ServerClock()))
         self.name = device.name
         self.answers = [self.garbage, self.another, self.lies]
@@ -128,7 +129,8 @@ class HostileDevice:
 def raw_status(device: HostileDevice, path: str, body: bytes, declared: int) -> int:
     """Return the status of a signed request that declares more bytes than it has."""
     host, _, port = device.address.partition(":")
-    headers = device.api.transport.key.sign(device.api.transport.clock.now())
+    transport = device.api.transport
+    headers = signed(transport.key, transport.clock.now())
     lines = [f"POST {path} HTTP/1.1", f"host: {host}", f"content-length: {declared}"]
     lines += ["content-type: application/protobuf"]
     lines += [f"{name}: {value}" for name, value in headers.items()]

@@ -56,7 +56,8 @@ from edgetrain.coordinator.service.place import Place, write_json
 from edgetrain.coordinator.service.supervisor import Program, Supervisor
 from edgetrain.coordinator.service.watch import events, show
 from edgetrain.errors import ConfigError, ServiceError, StorageError
-from edgetrain.memory_profiler.signature import device_key, point_of, point_of_pem
+from edgetrain.memory_profiler.signature import device_key
+from edgetrain.memory_profiler.signature_check import point_of_pem
 
 WAIT_SECONDS = 60.0
 LOOK_SECONDS = 0.01
@@ -115,7 +116,7 @@ def test_an_enrolment_holds_the_key_that_was_registered(tmp_path: Path) -> None:
         path = tmp_path / "key"
         path.touch(0o600)
         path.write_bytes(content)
-        assert point_of(device_key(path).public_key()) == point_of_pem(public_key(one))
+        assert device_key(path).public_point.hex() == point_of_pem(public_key(one))
     assert fresh_enrolment("pi-0", "", "").key != one.key
 
 

@@ -47,8 +47,11 @@ EXPORTS = {
     "plan",
     "simulate",
 }
-# What a device may load: the standard library and the native module, and its daemon cryptography.
-HEAVY = ("numpy", "flwr", "torch", "grpc", "rich", "typer", "psutil", "google.protobuf")
+# What a device may load: the standard library and the native module.
+HEAVY = (
+    *("numpy", "flwr", "torch", "grpc", "rich", "typer", "psutil", "google.protobuf"),
+    "cryptography",
+)
 LEAN_MODULES = (
     "edgetrain",
     "edgetrain.schedule",
@@ -58,6 +61,7 @@ LEAN_MODULES = (
     "edgetrain.client.__main__",
     "edgetrain.client.daemon",
     "edgetrain.client.errand",
+    "edgetrain.memory_profiler.signature",
     "edgetrain.memory_profiler.choose",
     "edgetrain.memory_profiler.costs",
     "edgetrain.memory_profiler.inference",

@@ -24,10 +24,13 @@ from edgetrain.errors import ConfigError, PayloadError, StorageError
 from edgetrain.memory_profiler.budget import Budget
 from edgetrain.memory_profiler.ledger import Ledger, verify
 from edgetrain.memory_profiler.ledger_line import Intent, Outcome
-from edgetrain.memory_profiler.signature import device_key, is_signed, point_of_pem, signed_digest
+from edgetrain.memory_profiler.signature import device_key, signed_digest
+from edgetrain.memory_profiler.signature_check import is_signed, point_of_pem
+from edgetrain.signing import PrivateKey
 from edgetrain.task import PlanSummary
 
 KEY = ec.generate_private_key(ec.SECP384R1())
+SIGNER = PrivateKey(KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 INTENT = Intent("train", 3, "left", PlanSummary("bnn", 30, 1, 9), 17 << 20, Budget())
 OUTCOMES = (
     Outcome("trained", "", 18 << 20, 540, 2.5, 1.5, "measured"),
@@ -42,7 +45,7 @@ def digest_of(path: Path, outcomes: tuple[Outcome, ...] = OUTCOMES) -> LedgerDig
         for outcome in outcomes:
             ledger.begin(INTENT)
             ledger.end(outcome)
-        return signed_digest(ledger, KEY)
+        return signed_digest(ledger, SIGNER)
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +131,7 @@ def test_a_key_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
     path = tmp_path / "key"
     made = device_key(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert device_key(path).private_numbers() == made.private_numbers()
+    assert device_key(path).public_der == made.public_der
     assert [found.name for found in tmp_path.iterdir()] == ["key"]
     with pytest.raises(StorageError):
         device_key(tmp_path / "absent" / "key")
@@ -138,7 +141,7 @@ def test_the_key_of_a_flower_node_will_do(tmp_path: Path) -> None:
     path = tmp_path / "key"
     path.touch(0o600)
     path.write_bytes(KEY.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
-    assert device_key(path).private_numbers() == KEY.private_numbers()
+    assert device_key(path).public_der == SIGNER.public_der
 
 
 def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
