@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -116,8 +117,9 @@ def running(state: StateFolder, folder: Path) -> Iterator[tuple[subprocess.Popen
         )
 
         def until(wanted: str) -> None:
+            end = time.monotonic() + PROMPT
             while systemd.recv(10_000).decode() != wanted:
-                pass
+                assert time.monotonic() < end, f"no {wanted} within {PROMPT} s"
 
         with process:
             try:
