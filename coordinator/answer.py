@@ -42,9 +42,10 @@ class Answer:
     """How one device answered one task.
 
     `status` is the report's, or "absent" (not reachable), "late" (not in time), "unneeded" (the
-    round had enough without it), "refused" (not a valid report), "failed" or "withheld" (it was
-    not asked, and `task` is None). `reason` says why it did not count, else it is empty; `refusal`
-    is the name of the rule by which a report was refused, a key of admission.REFUSALS.
+    round had enough without it, which is no fault and has no reason), "refused" (not a valid
+    report), "failed" or "withheld" (it was not asked, and `task` is None). `reason` says why it
+    did not count, else it is empty; `refusal` is the name of the rule by which a report was
+    refused, a key of admission.REFUSALS.
     """
 
     member: Member

@@ -18,7 +18,6 @@ from edgetrain.task import Kind, Task
 __all__ = ["Dispatch"]
 
 UNNEEDED = "unneeded"
-ENOUGH = "not needed: the round had enough reports"
 TOO_LATE = "late: no answer by the deadline"
 
 
@@ -98,7 +97,8 @@ class Dispatch:
         """Return answers for the tasks whose reports would be refused in the next round."""
         training, version = self.fleet.training, self.version + 1
         lag = 0 if version == training.rounds else training.staleness
-        status, reason = (UNNEEDED, ENOUGH) if enough and not lag else (LATE, TOO_LATE)
+        # Not to be needed is no fault, and has no reason to be listed.
+        status, reason = (UNNEEDED, "") if enough and not lag else (LATE, TOO_LATE)
         return self.exchange.give_up(
             "train", status, reason, lambda task: task.version < version - lag
         )

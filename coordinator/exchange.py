@@ -157,15 +157,20 @@ class Exchange:
             if one.task.kind == kind and chosen(one.task)
         ]
         sent = [self._out.pop(identity) for identity in gone]
-        answers = [Answer(one.member, "", downlink_bytes=one.size, task=one.task) for one in sent]
+        answers = [
+            Answer(one.member, status, reason, downlink_bytes=one.size, task=one.task)
+            for one in sent
+        ]
         arrived = list(self._arrived[kind])
         self._arrived[kind].clear()
         for answer in arrived:
-            if answer.task is not None and chosen(answer.task):
-                answers.append(replace(answer, report=None))
-            else:
+            if answer.task is None or not chosen(answer.task):
                 self._arrived[kind].append(answer)
-        return [replace(answer, status=status, reason=reason) for answer in answers]
+            elif answer.report is None:
+                answers.append(answer)
+            else:
+                answers.append(replace(answer, status=status, reason=reason, report=None))
+        return answers
 
     def _pull(self, kind: Kind) -> bool:
         """Take in some answers that have arrived; say whether there were any."""

@@ -207,7 +207,8 @@ def devices_table(devices: Sequence[DeviceRecord]) -> str:
 def rounds_table(rounds: Sequence[RoundRecord]) -> str:
     """Return every round with its own figures."""
     headings = (
-        *("round", "lost", "asked", "counted", "examples", "training loss", "loss", "accuracy"),
+        *("round", "lost", "asked", "counted", "of them late", "examples"),
+        *("training loss", "loss", "accuracy"),
         *("up", "down", "took"),
     )
     rows = [
@@ -216,6 +217,7 @@ def rounds_table(rounds: Sequence[RoundRecord]) -> str:
             ", ".join(f"{times} {status}" for status, times in sorted(one.losses.items())),
             str(one.asked),
             str(one.reported),
+            str(one.stale),
             f"{one.examples:,}",
             words.number(one.training_loss),
             words.number(one.loss),
@@ -226,7 +228,7 @@ def rounds_table(rounds: Sequence[RoundRecord]) -> str:
         )
         for one in rounds
     ]
-    return table(headings, rows, 9)
+    return table(headings, rows, 10)
 
 
 def dropped(report: SimulationReport) -> str:

@@ -53,8 +53,19 @@ def lead(report: SimulationReport) -> str:
         f"Data {report.fleet['data']['path']}, {model['name']} with hidden layers {hidden} "
         f"({report.parameters:,} weights), mode {model['mode']}, batch {training['batch']}, "
         f"local epochs {training['local_epochs']}, codec {training['codec']}, "
-        f"seed {training['seed']}."
+        f"seed {training['seed']}. {gathered(report)}"
     )
+
+
+def gathered(report: SimulationReport) -> str:
+    """Return how reports made versions of the model."""
+    training = report.fleet["training"]
+    reports = sum(one.reported for one in report.rounds)
+    stale = sum(one.stale for one in report.rounds)
+    late = f"; {stale:,} of {reports:,} reports began with an older one" if stale else ""
+    if training["aggregation"] == "buffered":
+        return f"Buffered: every {training['buffer']} reports made a version{late}."
+    return f"Synchronous: a round waited for the devices that it asked{late}."
 
 
 def tiles(report: SimulationReport) -> list[tuple[str, str]]:

@@ -58,7 +58,7 @@ class ProgressBar:
             done = event.round - 1
             self._task = self._progress.add_task("", total=event.rounds, completed=done)
         elif isinstance(event, TaskAnswered):
-            self._lost += event.answer.status not in ("trained", "evaluated")
+            self._lost += event.answer.status not in ("trained", "evaluated", "unneeded")
         elif isinstance(event, RoundEnded):
             self._end(event)
         if self._task is not None:

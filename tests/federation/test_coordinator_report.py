@@ -229,3 +229,12 @@ def test_a_server_app_without_its_settings_says_which(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         run_app(None, settings)  # type: ignore[arg-type]
+
+
+def test_the_page_says_how_reports_were_gathered() -> None:
+    assert "Synchronous: a round waited for the devices that it asked." in render(report())
+    training = {**FLEET.to_table()["training"], "aggregation": "buffered", "buffer": 7}
+    rounds = tuple(replace(one, reported=7, stale=2) for one in ROUNDS)
+    page = render(report(fleet={**FLEET.to_table(), "training": training}, rounds=rounds))
+    assert "every 7 reports made a version; 6 of 21 reports began with an older one." in page
+    assert "of them late" in page

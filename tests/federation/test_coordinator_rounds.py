@@ -61,9 +61,16 @@ def test_a_synchronous_round_ends_with_the_reports_it_wants_and_needs_no_more() 
         assert (record.asked, record.reported, record.losses) == (3, 1, {"unneeded": 2})
         assert record.seconds < 1
     assert loop.history.devices["pi-2"].status == "unneeded"
-    assert list(loop.history.devices["pi-2"].reasons) == [
-        "not needed: the round had enough reports"
-    ]
+    assert loop.history.devices["pi-2"].reasons == {}
+
+
+def test_what_comes_at_the_same_moment_as_the_last_one_needed_is_not_needed() -> None:
+    same = {f"pi_{number}": {"examples_per_second": 10.0 * (number + 1)} for number in range(3)}
+    loop, _ = run(fleet(fraction=0.4, over_selection=2.0, staleness=0), **same)
+    assert [record.reported for record in loop.history.rounds] == [1] * 3
+    assert [record.losses for record in loop.history.rounds] == [{"unneeded": 2}] * 3
+    for record in loop.history.rounds:
+        assert record.refusals == {}
 
 
 def test_a_late_report_is_folded_for_less_and_its_device_left_in_peace_until_then() -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from edgetrain.config import DataConfig, DeviceConfig, FleetConfig, ModelConfig, TrainingConfig
 from edgetrain.errors import ConfigError
 
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.toml"))
 DOCUMENT = """
 [data]
 path = "watch"
@@ -55,6 +56,11 @@ def table(**changes: Any) -> dict[str, Any]:
         "data": {"path": "watch"},
         "device": [{"name": "a", "memory": "48MiB", "count": 2}],
     } | changes
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_every_example_is_a_fleet(path: Path) -> None:
+    assert FleetConfig.from_toml(path).devices
 
 
 def test_a_document_is_read_with_units_and_defaults(tmp_path: Path) -> None:
