@@ -6,7 +6,6 @@ whatever follows it, was never acted upon: it is taken off when the journal is o
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import zlib
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgetrain.errors import StorageError
-from edgetrain.storage import replace_file, sync_folder
+from edgetrain.storage import append_whole, replace_file, sync_folder
 
 __all__ = ["Journal", "read_events"]
 
@@ -36,13 +35,9 @@ class Journal:
         line = write_line(event)
         is_new = not self.path.exists()
         try:
-            with self.path.open("ab") as file:
-                file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
+            with self.path.open("ab", buffering=0) as file:
+                append_whole(file.fileno(), line, self._size)
         except OSError as error:
-            with contextlib.suppress(StorageError):
-                self._cut()
             raise StorageError(
                 f"cannot write {self.path}: {error.strerror}: free some space"
             ) from error

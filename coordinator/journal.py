@@ -30,7 +30,7 @@ from typing import Any
 from edgetrain import tensorfile
 from edgetrain.coordinator.answer import Answer, Member
 from edgetrain.errors import PayloadError, StorageError
-from edgetrain.storage import map_file, sync_folder
+from edgetrain.storage import append_whole, map_file, sync_folder
 from edgetrain.task import Report
 from edgetrain.tensorfile import State
 
@@ -148,13 +148,8 @@ class Journal:
         Raises StorageError, and then the file is as it was.
         """
         raw = entry.encode()
-        try:
-            with self._or_storage_error("write"):
-                self._write(raw)
-        except StorageError:
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._file, self._size)
-            raise
+        with self._or_storage_error("write"):
+            append_whole(self._file, raw, self._size)
         self._size += len(raw)
 
     def _recover(self, head: bytes) -> None:
@@ -172,14 +167,8 @@ class Journal:
         with self._or_storage_error("write"):
             os.ftruncate(self._file, kept)
             if not kept:
-                self._write(head)
+                append_whole(self._file, head, 0)
                 sync_folder(self.path.parent)
-
-    def _write(self, raw: bytes) -> None:
-        rest = memoryview(raw)
-        while rest:
-            rest = rest[os.write(self._file, rest) :]
-        os.fsync(self._file)
 
     @contextlib.contextmanager
     def _or_storage_error(self, verb: str) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Files that are replaced whole or not at all, whatever happens in between."""
+"""Files that are replaced, or grow, whole or not at all, whatever happens in between."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edgetrain.errors import DataError, StorageError
 
-__all__ = ["Buffer", "map_file", "replace_file"]
+__all__ = ["Buffer", "append_whole", "map_file", "replace_file", "sync_folder"]
 
 Buffer = bytes | bytearray | memoryview
 PRIVATE, SHARED = 0o600, 0o666
@@ -60,6 +60,22 @@ def replace_file(
             f"cannot write {path}: {error.strerror}: what was there before is intact; "
             "free some space or choose another folder"
         ) from error
+
+
+def append_whole(descriptor: int, raw: bytes, size: int) -> None:
+    """Write bytes at the end of a file of `size` bytes, opened to append, and wait for the disk.
+
+    Raises OSError, with the file cut to what it held before where the system lets us.
+    """
+    try:
+        rest = memoryview(raw)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        os.fsync(descriptor)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, size)
+        raise
 
 
 def sync_folder(folder: Path) -> None:

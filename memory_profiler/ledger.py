@@ -32,7 +32,7 @@ from edgetrain.memory_profiler.ledger_line import (
     Totals,
     digest,
 )
-from edgetrain.storage import sync_folder
+from edgetrain.storage import append_whole, sync_folder
 
 __all__ = ["Break", "Ledger", "Verdict", "read", "verify"]
 
@@ -58,10 +58,8 @@ class Ledger:
         self._digest = START
         new = not self.path.exists()
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        try:
+        with self._or_storage_error("open"):
             self._file = os.open(self.path, flags, 0o644)
-        except OSError as error:
-            raise self._cannot("open", error) from error
         try:
             with self._or_storage_error("lock"):
                 fcntl.flock(self._file, fcntl.LOCK_EX)
@@ -119,15 +117,8 @@ class Ledger:
         raw = line.encode()
         # What is written must be readable: a rule that a caller broke shows here, not later.
         Line.decode(raw)
-        try:
-            rest = memoryview(raw)
-            while rest:
-                rest = rest[os.write(self._file, rest) :]
-            os.fsync(self._file)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._file, self._size)
-            raise self._cannot("write", error) from error
+        with self._or_storage_error("write"):
+            append_whole(self._file, raw, self._size)
         self._size += len(raw)
         self._last, self._digest = line, digest(raw)
 
@@ -172,13 +163,10 @@ class Ledger:
         try:
             yield
         except OSError as error:
-            raise self._cannot(verb, error) from error
-
-    def _cannot(self, verb: str, error: OSError) -> StorageError:
-        return StorageError(
-            f"cannot {verb} the ledger {self.path}: {error.strerror}: what it held is intact; "
-            "free some space or choose another folder"
-        )
+            raise StorageError(
+                f"cannot {verb} the ledger {self.path}: {error.strerror}: what it held is intact; "
+                "free some space or choose another folder"
+            ) from error
 
 
 @dataclass(frozen=True)

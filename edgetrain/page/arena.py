@@ -28,8 +28,10 @@ def render(plan: Plan, model: str) -> str:
     worst = peak(moments)
     purposes = {name: owner.purpose for name, owner in owners(plan).items()}
     placed = sorted(plan.placements, key=lambda p: (-p.tensor.bytes, p.tensor.name))
+    title = escape(f"The arena of {model}")
     parts = {
-        "title": escape(f"The arena of {model}"),
+        "title": title,
+        "heading": title,
         "lead": escape(plan.summary()),
         "tiles": "\n".join(tile(*figure) for figure in figures(plan, worst)),
         "blocks": plot("blocks", blocks(placed, purposes, moments), plan.peak_bytes, moments),

@@ -1,4 +1,4 @@
-"""What all pages are made of: one stylesheet, templates, figures that lead a page, and tables.
+"""What all pages are made of: one frame and stylesheet, figures that lead a page, and tables.
 
 Text is escaped on its way in.
 """
@@ -12,13 +12,18 @@ from string import Template
 
 __all__ = ["fill", "table", "tile"]
 
-STYLE = Path(__file__).parent / "style.css"
+FOLDER = Path(__file__).parent
+FRAME, STYLE = FOLDER / "frame.html", FOLDER / "style.css"
 
 
 def fill(template: Path, parts: dict[str, str], styles: Iterable[Path] = ()) -> str:
-    """Return a template with its parts put in, and $style, every page's with more after it."""
+    """Return the page whose body is a template, with parts put into it and into every page's frame.
+
+    The frame asks for title, heading, lead and tiles; its style is every page's, with more after.
+    """
     style = "".join(path.read_text(encoding="utf-8") for path in (STYLE, *styles))
-    return Template(template.read_text(encoding="utf-8")).substitute(parts, style=style)
+    body, frame = (Template(path.read_text(encoding="utf-8")) for path in (template, FRAME))
+    return frame.substitute(parts, style=style, body=body.substitute(parts))
 
 
 def tile(value: str, label: str) -> str:
