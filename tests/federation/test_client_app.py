@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
+from small_task import small_task, write_noise
 
 from edgetrain import models
 from edgetrain.client.app import app
@@ -26,7 +26,6 @@ from edgetrain.client.flower_record import (
 )
 from edgetrain.client.node_settings import NodeSettings
 from edgetrain.client.run import run_task
-from edgetrain.data import store
 from edgetrain.errors import (
     BudgetError,
     ConfigError,
@@ -38,9 +37,7 @@ from edgetrain.errors import (
 from edgetrain.memory_profiler.budget import Budget
 from edgetrain.memory_profiler.enforce.admission import Policy
 from edgetrain.memory_profiler.ledger import verify
-from edgetrain.planner import plan
 from edgetrain.task import Report, Task
-from edgetrain.train import Trainer
 
 FEATURES, CLASSES, EXAMPLES = 10, 3, 40
 MODEL = models.mlp(inputs=FEATURES, classes=CLASSES, hidden=(8,))
@@ -56,29 +53,11 @@ def task_identity(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "device.etd"
-    generator = random.Random(0)
-    labels = bytes(generator.randrange(CLASSES) for _ in range(EXAMPLES))
-    store.write(path, generator.randbytes(EXAMPLES * FEATURES), labels, CLASSES, (FEATURES,))
-    return path
+    return write_noise(tmp_path_factory.mktemp("data") / "device.etd", MODEL, EXAMPLES)
 
 
 def a_task(**changes: Any) -> Task:
-    fields: dict[str, Any] = {
-        "kind": "train",
-        "version": 1,
-        "device": "left",
-        "model": MODEL,
-        "mode": "bnn",
-        "batch": 20,
-        "local_epochs": 1,
-        "learning_rate": 0.04,
-        "codec": "luq4",
-        "seed": 5,
-        "deadline": None,
-        "state": Trainer(plan(MODEL, 20), seed=5).state(),
-    }
-    return Task(**fields | changes)
+    return small_task(MODEL, **changes)
 
 
 def ask(content: RecordDict, kind: str, **node_config: Any) -> Message:

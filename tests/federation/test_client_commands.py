@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import socket
 import subprocess
@@ -19,18 +18,16 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from fleet_server import FleetServer, make_certificates, private_pem, serve
 from flwr.app import RecordDict
+from small_task import small_task, write_noise
 
 from edgetrain import models
 from edgetrain.client.flower_record import record_to_hello, record_to_report, task_to_record
 from edgetrain.client.journal import Journal
 from edgetrain.client.run import run_task
 from edgetrain.client.state import StateFolder
-from edgetrain.data import store
 from edgetrain.errors import ConfigError, DataError, PayloadError
 from edgetrain.memory_profiler.budget import Budget
-from edgetrain.planner import plan
 from edgetrain.task import Task
-from edgetrain.train import Trainer
 
 FEATURES, CLASSES, EXAMPLES = 10, 3, 400
 MODEL = models.mlp(inputs=FEATURES, classes=CLASSES, hidden=(8,))
@@ -65,11 +62,7 @@ def superlink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetServer]
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "device.etd"
-    draw = random.Random(0)
-    labels = bytes(draw.randrange(CLASSES) for _ in range(EXAMPLES))
-    store.write(path, draw.randbytes(EXAMPLES * FEATURES), labels, CLASSES, (FEATURES,))
-    return path
+    return write_noise(tmp_path_factory.mktemp("data") / "device.etd", MODEL, EXAMPLES)
 
 
 @pytest.fixture
@@ -129,9 +122,7 @@ def running(state: StateFolder, folder: Path) -> Iterator[tuple[subprocess.Popen
 
 
 def a_task(epochs: int = 1) -> Task:
-    trained = Trainer(plan(MODEL, 20), seed=5).state()
-    settings = ("bnn", 20, epochs, 0.04, "luq4", 5, None)
-    return Task("train", 1, "left", MODEL, *settings, trained)
+    return small_task(MODEL, local_epochs=epochs)
 
 
 def test_joining_keeps_what_was_said(state: StateFolder, data: Path) -> None:

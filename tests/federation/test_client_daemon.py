@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from fleet_server import Certificates, FleetServer, make_certificates, private_pem, serve
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.common.constant import NOOP_FLWR_AID
+from small_task import small_task, write_noise
 
 from edgetrain import models
 from edgetrain.client import daemon as daemon_module
@@ -26,12 +26,9 @@ from edgetrain.client.journal import Journal
 from edgetrain.client.node_settings import NodeSettings
 from edgetrain.client.run import run_task
 from edgetrain.client.state import StateFolder
-from edgetrain.data import store
 from edgetrain.errors import FleetError, PayloadError, StorageError
 from edgetrain.memory_profiler.budget import Budget
-from edgetrain.planner import plan
 from edgetrain.task import Report, Task
-from edgetrain.train import Trainer
 
 FEATURES, CLASSES, EXAMPLES = 10, 3, 40
 MODEL = models.mlp(inputs=FEATURES, classes=CLASSES, hidden=(8,))
@@ -51,11 +48,7 @@ def server(superlink: FleetServer) -> FleetServer:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "device.etd"
-    draw = random.Random(0)
-    labels = bytes(draw.randrange(CLASSES) for _ in range(EXAMPLES))
-    store.write(path, draw.randbytes(EXAMPLES * FEATURES), labels, CLASSES, (FEATURES,))
-    return path
+    return write_noise(tmp_path_factory.mktemp("data") / "device.etd", MODEL, EXAMPLES)
 
 
 @pytest.fixture
@@ -100,21 +93,7 @@ def run_until_idle(state: StateFolder) -> None:
 
 
 def a_task(**changes: Any) -> Task:
-    fields: dict[str, Any] = {
-        "kind": "train",
-        "version": 1,
-        "device": "left",
-        "model": MODEL,
-        "mode": "bnn",
-        "batch": 20,
-        "local_epochs": 1,
-        "learning_rate": 0.04,
-        "codec": "luq4",
-        "seed": 5,
-        "deadline": None,
-        "state": Trainer(plan(MODEL, 20), seed=5).state(),
-    }
-    return Task(**fields | changes)
+    return small_task(MODEL, **changes)
 
 
 def answered(server: FleetServer, message_id: str) -> Message:

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_task import small_task, write_noise
 
 from edgetrain import models
 from edgetrain.client.held import MARGIN_BYTES
 from edgetrain.client.run import run_task
-from edgetrain.data import store
 from edgetrain.memory_profiler.budget import Budget
 from edgetrain.memory_profiler.device import Device
 from edgetrain.memory_profiler.enforce.admission import Policy
@@ -72,30 +72,11 @@ SPAWNED_WITHIN = 30.0
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "device.etd"
-    generator = random.Random(0)
-    labels = bytes(generator.randrange(CLASSES) for _ in range(EXAMPLES))
-    store.write(path, generator.randbytes(len(labels) * FEATURES), labels, CLASSES, (FEATURES,))
-    return path
+    return write_noise(tmp_path_factory.mktemp("data") / "device.etd", MODEL, EXAMPLES)
 
 
 def a_task(**changes: Any) -> Task:
-    state = Trainer(plan(MODEL, BATCH), seed=5).state()
-    fields: dict[str, Any] = {
-        "kind": "train",
-        "version": 1,
-        "device": "left",
-        "model": MODEL,
-        "mode": "bnn",
-        "batch": BATCH,
-        "local_epochs": 1,
-        "learning_rate": 0.04,
-        "codec": "luq4",
-        "seed": 5,
-        "deadline": None,
-        "state": state,
-    }
-    return Task(**fields | changes)
+    return small_task(**{"model": MODEL, "batch": BATCH} | changes)
 
 
 def entries(ledger: Path) -> list[tuple[Intent, Outcome]]:

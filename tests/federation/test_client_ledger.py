@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -12,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_task import small_task, write_noise
 
 from edgetrain import models
 from edgetrain.client.run import run_task
-from edgetrain.data import store
 from edgetrain.errors import DataError, PayloadError, StorageError
 from edgetrain.memory_profiler.budget import Budget
 from edgetrain.memory_profiler.device import Device
@@ -23,9 +22,7 @@ from edgetrain.memory_profiler.ledger import read, verify
 from edgetrain.memory_profiler.ledger_line import Intent, Outcome
 from edgetrain.memory_profiler.signature import device_key
 from edgetrain.memory_profiler.signature_check import is_signed
-from edgetrain.planner import plan
 from edgetrain.task import Report, Task
-from edgetrain.train import Trainer
 
 FEATURES, CLASSES, EXAMPLES = 12, 3, 60
 MODEL = models.mlp(inputs=FEATURES, classes=CLASSES, hidden=(8,))
@@ -37,30 +34,11 @@ STARTED_WITHIN = 60.0
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "device.etd"
-    draw = random.Random(0)
-    labels = bytes(draw.randrange(CLASSES) for _ in range(EXAMPLES))
-    store.write(path, draw.randbytes(EXAMPLES * FEATURES), labels, CLASSES, (FEATURES,))
-    return path
+    return write_noise(tmp_path_factory.mktemp("data") / "device.etd", MODEL, EXAMPLES)
 
 
 def a_task(**changes: Any) -> Task:
-    state = Trainer(plan(MODEL, 20), seed=5).state()
-    fields: dict[str, Any] = {
-        "kind": "train",
-        "version": 1,
-        "device": "left",
-        "model": MODEL,
-        "mode": "bnn",
-        "batch": 20,
-        "local_epochs": 1,
-        "learning_rate": 0.04,
-        "codec": "luq4",
-        "seed": 5,
-        "deadline": None,
-        "state": state,
-    }
-    return Task(**fields | changes)
+    return small_task(MODEL, **changes)
 
 
 def pairs(path: Path) -> list[tuple[Intent, Outcome]]:

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from small_task import small_task, write_noise
 
 from edgetrain import models
 from edgetrain.client import processes
 from edgetrain.client.job import Job
 from edgetrain.client.processes import WarmWorker, end_idle, run_fresh, run_warm
-from edgetrain.data import store
 from edgetrain.errors import DataError
 from edgetrain.memory_profiler.enforce.limits import Limits
-from edgetrain.planner import plan
 from edgetrain.task import Report, Task
-from edgetrain.train import Trainer
 
 FEATURES, CLASSES, EXAMPLES = 64, 4, 200
 MODEL = models.mlp(inputs=FEATURES, classes=CLASSES, hidden=(64,))
@@ -37,18 +34,12 @@ def none_idle() -> Iterator[None]:
     end_idle()
 
 
-def a_task(number: int = 0, local_epochs: int = 1) -> Task:
-    state = Trainer(plan(MODEL, 20), seed=5).state()
-    return Task(
-        "train", number, "left", MODEL, "bnn", 20, local_epochs, 0.04, "luq4", 5, None, state
-    )
+def a_task(local_epochs: int = 1) -> Task:
+    return small_task(MODEL, version=0, local_epochs=local_epochs)
 
 
 def a_job(folder: Path, task: Task | None = None, examples: int = EXAMPLES) -> Job:
-    generator = random.Random(0)
-    labels = bytes(generator.randrange(CLASSES) for _ in range(examples))
-    features = generator.randbytes(examples * FEATURES)
-    store.write(folder / "data.etd", features, labels, CLASSES, (FEATURES,))
+    write_noise(folder / "data.etd", MODEL, examples)
     (folder / "task").write_bytes((task or a_task()).encode())
     names = (folder / "task", folder / "data.etd", folder / "report")
     return Job(*map(str, names), micro_batch=20, durable=False)

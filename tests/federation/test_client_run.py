@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_task import small_task
 
 from edgetrain import models
 from edgetrain.client.job import Job
@@ -68,21 +69,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def a_task(model: Model = MODEL, **changes: Any) -> Task:
-    fields: dict[str, Any] = {
-        "kind": "train",
-        "version": 1,
-        "device": "left",
-        "model": model,
-        "mode": "bnn",
-        "batch": 30,
-        "local_epochs": 2,
-        "learning_rate": 0.04,
-        "codec": "luq4",
-        "seed": 5,
-        "deadline": None,
-    } | changes
-    initial = Trainer(plan(model, fields["batch"], fields["mode"]), seed=fields["seed"]).state()
-    return Task(**{"state": initial, **fields})
+    return small_task(model, **{"batch": 30, "local_epochs": 2} | changes)
 
 
 def worker(job: Job, **options: Any) -> subprocess.CompletedProcess[str]:
