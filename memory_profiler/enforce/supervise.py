@@ -15,7 +15,6 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 
 from edgetrain.errors import EnforceError
 from edgetrain.memory_profiler.enforce.cgroup import ChildGroup, make_group
@@ -118,12 +117,7 @@ class Supervised:
     def __enter__(self) -> Supervised:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.end()
 
     @property
