@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from edgetrain.errors import BudgetError as BudgetError
     from edgetrain.errors import EdgetrainError as EdgetrainError
     from edgetrain.model import Model as Model
+    from edgetrain.packed import export_packed as export_packed
     from edgetrain.planner import Plan as Plan
     from edgetrain.planner import plan as plan
+    from edgetrain.predictor import Predictor as Predictor
     from edgetrain.train import Metrics as Metrics
     from edgetrain.train import Trainer as Trainer
     from edgetrain.train import load as load
@@ -32,8 +34,10 @@ _HOME = {
     "Metrics": "edgetrain.train",
     "Model": "edgetrain.model",
     "Plan": "edgetrain.planner",
+    "Predictor": "edgetrain.predictor",
     "SimulationReport": "edgetrain.coordinator.simulation.report",
     "Trainer": "edgetrain.train",
+    "export_packed": "edgetrain.packed",
     "load": "edgetrain.train",
     "plan": "edgetrain.planner",
     "simulate": "edgetrain.coordinator.simulation.simulate",

@@ -10,7 +10,7 @@ from edgetrain.gradient import Gradient
 from edgetrain.lifetime import Steps
 from edgetrain.model import Block, Model
 from edgetrain.ops import Add, Branch, Context, Op
-from edgetrain.ops.op import Latent, Mode
+from edgetrain.ops.op import Holding, Mode
 
 __all__ = ["Choices", "tensors", "walk"]
 
@@ -26,7 +26,7 @@ class Choices:
     """
 
     mode: Mode
-    latent: Latent
+    latent: Holding
     gradient: Gradient
     micro_batch: int
     threads: int
@@ -35,10 +35,14 @@ class Choices:
     streamed: frozenset[int] = frozenset()
     gathered: bool = False
 
+    def lowest(self, model: Model) -> int:
+        """Return the lowest block that a gradient reaches: the last, where signs alone are held."""
+        return model.depth - 1 if self.latent == "signs" else model.lowest_trained
+
 
 def walk(model: Model, choices: Choices) -> Iterator[tuple[Block, Op, Context]]:
     """Yield every op with its block and where it stands."""
-    blocks, lowest = list(model.blocks()), model.lowest_trained
+    blocks, lowest = list(model.blocks()), choices.lowest(model)
     for block in blocks:
         signal = block.source
         for op in block.ops:
@@ -65,7 +69,7 @@ def walk(model: Model, choices: Choices) -> Iterator[tuple[Block, Op, Context]]:
 
 def tensors(model: Model, choices: Choices) -> list[Tensor]:
     """Return every tensor of a step, and when it is alive."""
-    steps, opening = Steps.of(model), next(model.blocks())
+    steps, opening = Steps.of(model, choices.lowest(model)), next(model.blocks())
     found: list[Tensor] = []
     size = choices.micro_batch * opening.weights.input_bytes(opening.source)
     # Where the first layer is frozen, nothing reads the data again.

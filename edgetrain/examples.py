@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edgetrain.errors import DataError
@@ -29,6 +29,18 @@ class Examples:
 
         Raises DataError where they do not fit each other or the number of features.
         """
+        found = cls.unlabelled(x, features)
+        labels = label_bytes(y)
+        if len(labels) != found.count:
+            raise DataError(f"x holds {found.count} examples but y {len(labels)} labels")
+        return replace(found, labels=labels)
+
+    @classmethod
+    def unlabelled(cls, x: Any, features: int) -> Examples:
+        """Return a view of x, (N, ...) of uint8 or int8, whose labels are all 0.
+
+        Raises DataError where it does not fit the number of features.
+        """
         view = contiguous(x, "x")
         if view.format not in BYTE_FORMATS:
             raise DataError(
@@ -43,10 +55,8 @@ class Examples:
             )
         if count == 0:
             raise DataError("x holds no example")
-        labels = label_bytes(y)
-        if len(labels) != count:
-            raise DataError(f"x holds {count} examples but y {len(labels)} labels")
-        return cls(view.cast("B") if view.ndim == 1 else view, view.format == "b", labels, count)
+        rows = view.cast("B") if view.ndim == 1 else view
+        return cls(rows, view.format == "b", bytes(count), count)
 
 
 def random_examples(features: int, classes: int, count: int) -> tuple[memoryview, bytes]:

@@ -7,15 +7,11 @@ from collections.abc import Mapping
 from edgetrain.errors import ModelError
 from edgetrain.model import Model
 from edgetrain.ops import Op, WeightOp
-from edgetrain.ops.op import LANES
 from edgetrain.ops.weights import Training
-from edgetrain.schema import state_schema
+from edgetrain.signs import take_signs
 from edgetrain.tensorfile import State, Tensor
 
 __all__ = ["freeze", "frozen_state"]
-
-POSITIVE = bytes(b"0"[0] + (value < 128) for value in range(256))
-"""Maps the byte of a latent to the digit of its sign."""
 
 
 def freeze(model: Model, layers: int) -> Model:
@@ -23,7 +19,7 @@ def freeze(model: Model, layers: int) -> Model:
 
     Raises ModelError unless at least one is left to train.
     """
-    count = sum(1 for _ in model.blocks())
+    count = model.depth
     if not 0 <= layers < count:
         raise ModelError(f"{layers} layers to freeze: choose 0 to {count - 1} of {count}")
     frozen, ops = 0, list(model.layers)
@@ -45,17 +41,8 @@ def frozen_state(state: Mapping[str, Tensor], source: Model, mode: str, model: M
     for block, trained in zip(model.blocks(), source.blocks(), strict=True):
         now, before = block.weights.weight_mode(mode), trained.weights.weight_mode(mode)
         if (now, before) == ("frozen", "bnn"):
-            name = f"layer{block.index}.signs"
-            if name in taken:
-                continue
-            if f"layer{block.index}.latent" not in taken:
-                raise ModelError(
-                    f"layer {block.index} has latents that cannot be frozen: only int8 and bop can"
-                )
-            dtype, shape = state_schema(model, mode)[name]
-            latents = bytes(taken.pop(f"layer{block.index}.latent").data)
-            signs = packed_signs(latents, *block.weights.rows(block.source))
-            taken[name] = Tensor(dtype, shape, signs)
+            layer = f"layer{block.index}"
+            taken[f"{layer}.signs"] = take_signs(taken, layer, *block.weights.rows(block.source))
         elif now != before:
             raise ModelError(
                 f"layer {block.index} was trained as {before} and cannot go on as {now}: only "
@@ -73,14 +60,3 @@ def shape_of(model: Model) -> tuple[tuple[int, ...], list[Op]]:
 def trained_as(op: WeightOp, training: Training) -> WeightOp:
     """Return a weight layer that is trained in another way."""
     return type(op)(**{**vars(op), "training": training})
-
-
-def packed_signs(latents: bytes, rows: int, columns: int) -> bytes:
-    """Return the signs of int8 latents, row after row, each in whole little-endian words of 32."""
-    size = -(-columns // LANES) * LANES // 8
-    # The first column is the lowest bit, and a number's last digit.
-    digits = latents.translate(POSITIVE)
-    return b"".join(
-        int(digits[row * columns : (row + 1) * columns][::-1], 2).to_bytes(size, "little")
-        for row in range(rows)
-    )

@@ -27,13 +27,14 @@ class Steps:
     sources: tuple[int | None, ...]
 
     @classmethod
-    def of(cls, model: Model) -> Steps:
-        """Return the steps of a model."""
+    def of(cls, model: Model, lowest: int | None = None) -> Steps:
+        """Return the steps of a model; lowest is that which the model says, unless given."""
         sources = tuple(
             None if block.shortcut is None else block.index - block.shortcut.back
             for block in model.blocks()
         )
-        return cls(len(sources), model.lowest_trained, sources)
+        reached = model.lowest_trained if lowest is None else lowest
+        return cls(len(sources), reached, sources)
 
     @property
     def last(self) -> int:

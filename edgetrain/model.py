@@ -124,9 +124,25 @@ class Model:
         return math.prod(self.input_shape)
 
     @property
+    def example_shape(self) -> tuple[int, ...]:
+        """The shape of an example as its owner has it: without sizes of 1 before the first other.
+
+        (features,), (length, channels) or (height, width, channels).
+        """
+        height, width, channels = self.input_shape
+        if height > 1:
+            return height, width, channels
+        return (width, channels) if width > 1 else (channels,)
+
+    @property
     def lowest_trained(self) -> int:
         """The number of the lowest weight layer that trains: the backward pass ends there."""
         return next(block.index for block in self.blocks() if not block.weights.frozen)
+
+    @property
+    def depth(self) -> int:
+        """The number of weight layers."""
+        return sum(isinstance(op, WeightOp) for op in self.layers)
 
     @property
     def classes(self) -> int:

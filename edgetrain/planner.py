@@ -16,6 +16,7 @@ from edgetrain.arena import Placement, lower_bound, place
 from edgetrain.choices import Choices, tensors, walk
 from edgetrain.errors import BudgetError, ModelError
 from edgetrain.gradient import Gradient, gradient_of
+from edgetrain.lifetime import Steps
 from edgetrain.model import Block, Model
 from edgetrain.ops import Arithmetic, Context, Op
 from edgetrain.ops.linear import LARGEST_BATCH
@@ -24,7 +25,15 @@ from edgetrain.ops.weights import LATENTS
 from edgetrain.recompute import Recompute, check_recomputed, without_the_largest
 from edgetrain.sizes import format_size, parse_size
 
-__all__ = ["LARGEST_BATCH", "Plan", "check_trainable", "micro_batches", "plan", "recomputing"]
+__all__ = [
+    "LARGEST_BATCH",
+    "Plan",
+    "check_trainable",
+    "compile_plan",
+    "micro_batches",
+    "plan",
+    "recomputing",
+]
 
 MAGIC = 0x31504154_45474445  # "EDGETAP1", little-endian
 SMALLEST_MICRO_BATCH = 2
@@ -51,7 +60,9 @@ class Plan:
 
     @property
     def latent(self) -> Latent:
-        """How latents are held."""
+        """How latents are held. Raises ModelError for a plan that predicts, which has none."""
+        if self.choices.latent == "signs":
+            raise ModelError("a plan that predicts holds signs, and no latents: it cannot train")
         return self.choices.latent
 
     @property
@@ -83,6 +94,11 @@ class Plan:
     def gathered(self) -> bool:
         """Whether patches of the data are made as they are read."""
         return self.choices.gathered
+
+    @property
+    def steps(self) -> Steps:
+        """The steps of its program."""
+        return Steps.of(self.model, self.choices.lowest(self.model))
 
     @property
     def recomputed(self) -> int:
@@ -135,7 +151,7 @@ class Plan:
             self._input_offset,
             self.gradient.draws,
             len(blocks),
-            self.model.lowest_trained,
+            self.choices.lowest(self.model),
         ]
         for block, op, context in self.walk():
             if op.opcode == 0:
@@ -168,7 +184,7 @@ class Plan:
         )
         if below in self.remade:
             offsets["input_gradient"] = offsets["example_gradient"]
-        elif block.index > self.model.lowest_trained:
+        elif block.index > self.choices.lowest(self.model):
             offsets["input_gradient"] = self.offset(f"layer{below}.output_gradient")
         else:
             offsets["input_gradient"] = -1
@@ -201,7 +217,7 @@ class Plan:
         ] + ["patches of the data gathered as they are read"] * self.gathered
         return (
             f"arena {self.peak_bytes:,} bytes ({format_size(self.peak_bytes)}), {waste:.1%} over "
-            f"the most that is alive at once; mode {self.mode}, latents {self.latent}, "
+            f"the most that is alive at once; mode {self.mode}, latents {self.choices.latent}, "
             f"{self.gradient.describe()}, micro-batch {self.micro_batch} of batch {self.batch}, "
             f"{self.threads} thread{'s' if self.threads > 1 else ''}, "
             + ("; ".join(again) or "nothing made again")
@@ -252,7 +268,7 @@ def plan(
     if not sizes:
         raise ModelError(f"a micro-batch of {tried[-1]} has too many pixels: choose 1 to {most}")
     for size in sizes:
-        candidate = _compile(model, batch, Choices(mode, latent, chosen, size, threads, reuse))
+        candidate = compile_plan(model, batch, Choices(mode, latent, chosen, size, threads, reuse))
         goal = {"auto": limit, "always": 0, "never": None}[recompute]
         if goal is not None:
             candidate = _leaner(candidate, goal)
@@ -277,7 +293,7 @@ def recomputing(
     again = (frozenset(remade), frozenset(streamed))
     choices = replace(base.choices, remade=again[0], streamed=again[1], gathered=gathered)
     check_recomputed(base.model, choices)
-    return _compile(base.model, base.batch, choices)
+    return compile_plan(base.model, base.batch, choices)
 
 
 def check_trainable(model: Model, mode: Mode, latent: Latent) -> None:
@@ -306,7 +322,8 @@ def micro_batches(batch: int) -> tuple[int, ...]:
     return tuple(sizes)
 
 
-def _compile(model: Model, batch: int, choices: Choices) -> Plan:
+def compile_plan(model: Model, batch: int, choices: Choices) -> Plan:
+    """Return the plan of choices that were checked."""
     return Plan(model, batch, choices, place(tensors(model, choices)))
 
 
@@ -317,7 +334,7 @@ def _leaner(candidate: Plan, goal: int) -> Plan:
         choices = without_the_largest(candidate.model, candidate.choices, every)
         if choices is None:
             break
-        leaner = _compile(candidate.model, candidate.batch, choices)
+        leaner = compile_plan(candidate.model, candidate.batch, choices)
         if leaner.peak_bytes >= candidate.peak_bytes:
             break
         candidate = leaner

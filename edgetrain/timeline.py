@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from edgetrain.lifetime import Steps
 from edgetrain.ops.op import Phase
 from edgetrain.planner import Plan
 
@@ -75,7 +74,7 @@ def owners(plan: Plan) -> dict[str, Owner]:
 
 def timeline(plan: Plan) -> tuple[Moment, ...]:
     """Return the steps of the plan's program in their order."""
-    steps, owner = Steps.of(plan.model), owners(plan)
+    steps, owner = plan.steps, owners(plan)
     alive: list[Counter[Owner]] = [Counter() for _ in steps.busy]
     for placement in plan.placements:
         tensor = placement.tensor

@@ -9,19 +9,22 @@ whatever its unit, and a rare spike cannot take the resolution from the rest.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
+from array import array
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from edgetrain.errors import DataError
 from edgetrain.storage import replace_file
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["Scaling", "fit"]
 
@@ -52,11 +55,9 @@ class Scaling:
 
         Raises DataError when the channel count differs or a value is NaN or infinite.
         """
-        if x.ndim == 0 or x.shape[-1] != len(self.center):
-            raise DataError(
-                f"data of shape {x.shape} does not fit a scaling of {len(self.center)} channels: "
-                "scale it with the constants of the same data set"
-            )
+        import numpy as np  # noqa: PLC0415 - a device scales buffers and has none
+
+        self._check_channels(x.shape)
         center, step = np.asarray(self.center), np.asarray(self.step)
         scaled = np.empty(x.shape, np.int8)
         for start in range(0, len(x), BLOCK):
@@ -69,6 +70,38 @@ class Scaling:
             steps = np.rint((block - center) / step)
             scaled[start : start + BLOCK] = np.clip(steps, -LIMIT, LIMIT)
         return scaled
+
+    def apply_to_buffer(self, x: memoryview) -> memoryview:
+        """Return x, float32 or float64 in C order, as `apply` does, without numpy.
+
+        A flat buffer holds whole samples, channel after channel. Raises DataError as `apply` does.
+        """
+        shape = x.shape or ()
+        if not x.nbytes:
+            raise DataError("x holds no example")
+        if x.ndim > 1:
+            self._check_channels(shape)
+        flat = x.cast("B")
+        numbers = flat.cast("d") if x.format == "d" else flat.cast("f")
+        constants = itertools.cycle(zip(self.center, self.step, strict=True))
+        try:
+            scaled = array(
+                "b",
+                (
+                    min(max(round((number - center) / step), -LIMIT), LIMIT)
+                    for number, (center, step) in zip(numbers, constants)  # noqa: B905
+                ),
+            )
+        except (ValueError, OverflowError):
+            raise DataError("x holds NaN or infinity: remove or fill those samples") from None
+        return memoryview(scaled).cast("B").cast("b", shape)
+
+    def _check_channels(self, shape: tuple[int, ...]) -> None:
+        if not shape or shape[-1] != len(self.center):
+            raise DataError(
+                f"data of shape {shape} does not fit a scaling of {len(self.center)} channels: "
+                "scale it with the constants of the same data set"
+            )
 
     def to_json(self) -> str:
         """Return the constants as one line of JSON; `from_json` reads them back exactly."""
@@ -99,6 +132,8 @@ def fit(x: NDArray[Any], rows: NDArray[np.int64] | None = None, spread: float = 
     1. At most `ROWS` rows, evenly spaced, are read.
     Raises DataError when one of them holds NaN or infinity.
     """
+    import numpy as np  # noqa: PLC0415 - a device fits nothing
+
     chosen = np.arange(len(x)) if rows is None else rows
     sample = np.asarray(x[chosen[:: -(-len(chosen) // ROWS)]], np.float64)
     values = sample.reshape(-1, x.shape[-1])

@@ -287,7 +287,7 @@ class Conv(WeightOp):
         chunk = max(1, min(context.examples, CHUNK_PIXELS // shape.pixels))
         columns = chunk * padded(shape.pixels, 4)
         training = (columns * depth, columns * LANES, shape.taps * depth * ROW)
-        parts = (*(() if self.frozen else training), 2 * ROW, shape.pixels * depth)
+        parts = (*(training if self.trains(context) else ()), 2 * ROW, shape.pixels * depth)
         if context.gathered:
             return (*parts, shape.pixels * padded(shape.channels))
         if context.first:
@@ -297,7 +297,7 @@ class Conv(WeightOp):
         return (*parts, image, self.gradient_planes(context) * shape.taps * depth * LANES)
 
     def _can_look_up_weights(self, context: Context) -> bool:
-        if self.frozen or context.gradient.draws > 1:
+        if not self.trains(context) or context.gradient.draws > 1:
             return False
         return context.source.kind == "bits" and lookup.fits_weights(context.examples)
 

@@ -105,7 +105,7 @@ class Linear(WeightOp):
                 TensorRule("code_rows", examples * padded(outputs), "products"),
                 TensorRule("backward_tile", tile, "products"),
             ]
-        if context.learns and not self.frozen:
+        if context.learns and self.trains(context):
             columns = context.gradient.draws * padded(outputs) * padded(examples, 4)
             rules.append(TensorRule("code_columns", columns, "products"))
         if self._expands(context):
@@ -150,6 +150,6 @@ class Linear(WeightOp):
     def _backward_tile(self, context: Context) -> int:
         """Panel of weights and two rows of sums; to train, a panel of x and a tile of gradient."""
         size = padded(self.outputs) * LANES + 2 * LANES * 4
-        if self.frozen:
+        if not self.trains(context):
             return size
         return size + padded(padded(context.examples, 4) * LANES, 64) + GRADIENT_ROWS * LANES * 4

@@ -33,6 +33,8 @@ LANES = 32
 Mode = Literal["bnn", "fsb"]
 Latent = Literal["int8", "int4", "bop", "adam16"]
 """How the latents of layers trained as bnn are held: see ops.weights."""
+Holding = Latent | Literal["signs"]
+"""The same, or signs alone: then nothing trains, and a plan is one that predicts."""
 Phase = Literal[
     "persistent",
     "loaded",
@@ -148,7 +150,7 @@ class Context:
     block_pixels: int = 1
     branch: Branch | None = None
     lowest: int = 0
-    latent: Latent = "int8"
+    latent: Holding = "int8"
     gradient: Gradient = GRADIENT
     twice: bool = False
     remade: bool = False

@@ -97,6 +97,10 @@ class WeightOp(Op):
         """Whether the weights are never updated."""
         return self.training == "frozen"
 
+    def trains(self, context: Context) -> bool:
+        """Return whether a step updates the weights: not where they are held as signs alone."""
+        return self.held(context.mode, context.latent) != "signs"
+
     def has_signs(self, mode: str) -> bool:
         """Return whether the layer multiplies by signs under a plan's mode."""
         return self.weight_mode(mode) in ("bnn", "frozen")
@@ -227,7 +231,7 @@ class WeightOp(Op):
 
     def draws_summed(self, context: Context) -> int:
         """Return of how many draws the gradient of the weights is the sum."""
-        return context.gradient.draws if context.learns and not self.frozen else 0
+        return context.gradient.draws if context.learns and self.trains(context) else 0
 
     def input_gradient_products(self, context: Context) -> int:
         """Return the products of the gradient of the input, of the whole micro-batch."""

@@ -109,8 +109,13 @@ def test_a_state_of_another_kind_is_refused() -> None:
     state = et.Trainer(et.plan(MODEL, 8, latent="int4")).state()
     with pytest.raises(PayloadError, match="lacks tensor"):
         et.Trainer(et.plan(MODEL, 8)).load_state(state)
-    with pytest.raises(ModelError, match="latents that cannot be frozen"):
-        frozen_state(state, MODEL, "bnn", freeze(MODEL, 1))
+
+
+@pytest.mark.parametrize("latent", LATENTS)
+def test_a_layer_of_any_kind_can_be_frozen(latent: Any) -> None:
+    state = et.Trainer(et.plan(MODEL, 8, latent=latent)).state()
+    still = frozen_state(state, MODEL, "bnn", freeze(MODEL, 1))
+    assert still.keys() == state_schema(freeze(MODEL, 1), "bnn", latent).keys()
 
 
 @pytest.mark.parametrize("latent", LATENTS)
