@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edgetrain.errors import BudgetError as BudgetError
     from edgetrain.errors import EdgetrainError as EdgetrainError
     from edgetrain.model import Model as Model
+    from edgetrain.onnx import export_onnx as export_onnx
     from edgetrain.packed import export_packed as export_packed
     from edgetrain.planner import Plan as Plan
     from edgetrain.planner import plan as plan
@@ -37,6 +38,7 @@ _HOME = {
     "Predictor": "edgetrain.predictor",
     "SimulationReport": "edgetrain.coordinator.simulation.report",
     "Trainer": "edgetrain.train",
+    "export_onnx": "edgetrain.onnx",
     "export_packed": "edgetrain.packed",
     "load": "edgetrain.train",
     "plan": "edgetrain.planner",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from edgetrain.errors import PayloadError
-from edgetrain.fields import Rule, flag, real, several, whole
+from edgetrain.examples import InputType
+from edgetrain.fields import Rule, choice, flag, maybe, real, several, whole
 from edgetrain.gradient import GRADIENT
 from edgetrain.model import Model
 from edgetrain.planner import Plan, plan, recomputing
@@ -31,6 +32,7 @@ DEFAULTS: Mapping[str, Any] = {
     "remade": [],
     "streamed": [],
     "gathered": False,
+    "input_type": None,
 }
 """What a checkpoint meant before it said so."""
 RULES: Mapping[str, Rule] = {
@@ -48,6 +50,7 @@ RULES: Mapping[str, Rule] = {
     "remade": BLOCKS,
     "streamed": BLOCKS,
     "gathered": flag,
+    "input_type": maybe(choice(*get_args(InputType))),
 }
 """The numbers that a trainer goes on from. Plan and epoch check the rest of what they are given."""
 
@@ -58,7 +61,10 @@ def trainer_fields(path: Path | str, metadata: Mapping[str, str]) -> dict[str, A
     Raises PayloadError for what is no checkpoint, or one of another version.
     """
     if metadata.get("format") != FORMAT:
-        raise PayloadError(f"{path} is not a checkpoint of edgetrain")
+        raise PayloadError(
+            f"{path} is not a checkpoint of edgetrain: edgetrain-coordinator export makes one of a "
+            f"fleet's"
+        )
     if metadata.get("version") not in READABLE:
         raise PayloadError(
             f"{path} is a checkpoint of version {metadata.get('version')!r}: this build reads "

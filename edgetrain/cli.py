@@ -13,6 +13,7 @@ with fleet_extra("edgetrain"):
 from edgetrain._version import __version__
 from edgetrain.bench.cli import app as bench_app
 from edgetrain.data.cli import app as data_app
+from edgetrain.export_command import export
 from edgetrain.plan_command import plan
 from edgetrain.train_command import train
 
@@ -45,6 +46,7 @@ def options(
 
 app.command()(plan)
 app.command()(train)
+app.command()(export)
 
 
 @app.command()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from edgetrain.errors import DataError
 
-__all__ = ["Examples", "random_examples"]
+__all__ = ["Examples", "InputType", "random_examples"]
 
+InputType = Literal["uint8", "int8", "float32"]
+"""What data can be; floats are scaled to int8."""
 BYTE_FORMATS = {"B": False, "b": True}
 """Format of a buffer -> whether its bytes are signed."""
 

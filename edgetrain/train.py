@@ -15,7 +15,7 @@ from edgetrain import _native
 from edgetrain.checkpoint import FORMAT, VERSION, plan_fields, plan_of, trainer_fields
 from edgetrain.engines import start
 from edgetrain.errors import DataError, ModelError, PayloadError
-from edgetrain.examples import Examples
+from edgetrain.examples import Examples, InputType
 from edgetrain.gradient import Engine
 from edgetrain.metrics import Epoch, Metrics
 from edgetrain.model import Model
@@ -60,6 +60,7 @@ class Trainer:
         self.steps = 0
         self.epochs = 0
         self.scaling: Any = None
+        self.input_type: InputType | None = None
         self._steps_since_load = 0
         self._epoch = Epoch()
         self.engine: Engine = engine
@@ -182,6 +183,7 @@ class Trainer:
             "steps_since_load": self._steps_since_load,
             "learning_rate": self.learning_rate,
             "flip_threshold": self.flip_threshold,
+            "input_type": self.input_type,
             "scaling": None if self.scaling is None else self.scaling.to_json(),
         }
         metadata = {
@@ -197,6 +199,7 @@ class Trainer:
         self.steps, self.epochs = fields["steps"], fields["epochs"]
         self._steps_since_load = fields["steps_since_load"]
         self._epoch = Epoch(**fields.get("epoch", {}))
+        self.input_type = fields["input_type"]
         if fields["scaling"] is not None:
             from edgetrain.data.scaling import Scaling  # noqa: PLC0415  (numpy: not on a device)
 
@@ -215,7 +218,8 @@ class Trainer:
             self._engine.write(self.plan.offset(name), tensor.data)
 
     def _examples(self, x: Any, y: Any, *, adapt: bool) -> Examples:
-        if getattr(getattr(x, "dtype", None), "kind", "") == "f":
+        floats = getattr(getattr(x, "dtype", None), "kind", "") == "f"
+        if floats:
             from edgetrain.data import scaling  # noqa: PLC0415  (numpy: not on a device)
 
             if self.scaling is None and adapt:
@@ -225,7 +229,11 @@ class Trainer:
                     "float data before training has no scale: fit first, or load a model"
                 )
             x = self.scaling.apply(x)
-        return Examples.of(x, y, self.plan.model.input_features)
+        examples = Examples.of(x, y, self.plan.model.input_features)
+        if adapt:
+            integers: InputType = "int8" if examples.signed else "uint8"
+            self.input_type = "float32" if floats else integers
+        return examples
 
     def _batches_done(self, count: int, batches: int) -> int:
         """Return how many micro-batches of the epoch at hand are done."""

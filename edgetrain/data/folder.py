@@ -203,14 +203,12 @@ def _scaling(path: Path, x: Array, train_rows: Indices) -> Scaling | None:
     """Return recorded constants, else ones of the training part, or None for integers."""
     if x.dtype.kind != "f":
         return None
+    if path.exists():
+        return Scaling.load(path)
     try:
-        if not path.exists():
-            return fit(x, train_rows)
-        return Scaling.from_json(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path}: {error}") from error
+        return fit(x, train_rows)
     except DataError as error:
-        raise DataError(f"{path if path.exists() else path.with_name('x.npy')}: {error}") from error
+        raise DataError(f"{path.with_name('x.npy')}: {error}") from error
 
 
 def _features(path: Path, x: Array, scaling: Scaling | None) -> Features:

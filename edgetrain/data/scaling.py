@@ -120,6 +120,16 @@ class Scaling:
                 f"not a scaling: {error}; delete it to have it computed anew"
             ) from error
 
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Scaling:
+        """Read what `save` wrote. Raises DataError, naming the file, for anything else."""
+        try:
+            return cls.from_json(Path(path).read_text())
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"cannot read {path}: {error}") from error
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the constants as JSON. Raises StorageError when the file cannot be written."""
         replace_file(Path(path), (self.to_json().encode() + b"\n",))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from edgetrain.ops.add import Add
 from edgetrain.ops.avg_pool import AvgPool
 from edgetrain.ops.batch_norm import BatchNorm
-from edgetrain.ops.conv import Conv1d, Conv2d
+from edgetrain.ops.conv import Conv2d
+from edgetrain.ops.conv1d import Conv1d
 from edgetrain.ops.flatten import Flatten
 from edgetrain.ops.global_average_pool import GlobalAveragePool
 from edgetrain.ops.linear import Linear

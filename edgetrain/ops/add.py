@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from edgetrain.errors import ModelError
+from edgetrain.ops.graph import Graph
 from edgetrain.ops.op import LANES, Arithmetic, Context, Signal, TensorRule
 from edgetrain.ops.shortcut import Shortcut, shape_of
 
@@ -96,3 +97,21 @@ class Add(Shortcut):
             self.gain * branch.unit,
             self.stride(branch.signal, context.source),
         )
+
+    def to_onnx(self, graph: Graph, value: str, context: Context) -> str:
+        branch, target = context.branch, context.source
+        assert branch is not None
+        bits = graph.left[branch.index]
+        if (stride := self.stride(branch.signal, target)) > 1:
+            bits = graph.add(
+                "Slice",
+                bits,
+                graph.whole(0, 0),
+                graph.whole(branch.signal.height, branch.signal.width),
+                graph.whole(1, 2),
+                graph.whole(stride, stride),
+            )
+        if (copies := self.copies(branch.signal, target)) > 1:
+            bits = graph.add("Tile", bits, graph.whole(1, 1, 1, copies))
+        gained = graph.add("Mul", bits, graph.number(self.gain * branch.unit))
+        return graph.add("Add", value, gained)

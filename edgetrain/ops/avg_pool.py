@@ -6,9 +6,11 @@ Every place of a window receives the gradient of its sum.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+from edgetrain.ops.graph import Graph
 from edgetrain.ops.op import Context, TensorRule
 from edgetrain.ops.pool import Pool
 
@@ -26,3 +28,8 @@ class AvgPool(Pool):
     def tensors(self, context: Context) -> tuple[TensorRule, ...]:
         del context
         return ()
+
+    def to_onnx(self, graph: Graph, value: str, context: Context) -> str:
+        window = self.window(context.source)
+        mean = graph.on_images("AveragePool", value, kernel_shape=window, strides=window)
+        return graph.add("Mul", mean, graph.number(math.prod(window)))

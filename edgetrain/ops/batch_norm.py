@@ -9,9 +9,11 @@ running statistics move all the same, because they belong to the data.
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from edgetrain.ops.graph import Graph
 from edgetrain.ops.op import Arithmetic, Context, Op, Phase, Signal, TensorRule, padded
 
 __all__ = ["CHANNEL_STATE", "BatchNorm"]
@@ -96,3 +98,15 @@ class BatchNorm(Op):
                 )
             ),
         )
+
+    def to_onnx(self, graph: Graph, value: str, context: Context) -> str:
+        """Subtract the threshold of a sign, or normalise in the engine's own float32 steps."""
+        layer = f"layer{context.index}"
+        if not context.last:
+            threshold = graph.tensor(f"{layer}.threshold", dtype="I32")
+            return graph.add("Sub", value, graph.floats(threshold))
+        shift, mean, deviation = (graph.tensors[f"{layer}.{n}"].view() for n in CHANNEL_STATE)
+        slope = array("f", (1 / d if d > 0 else 0 for d in deviation))
+        offset = array("f", (s - m * k for s, m, k in zip(shift, mean, slope, strict=True)))
+        scaled = graph.add("Mul", value, graph.constant("F32", (len(slope),), slope.tobytes()))
+        return graph.add("Add", scaled, graph.constant("F32", (len(offset),), offset.tobytes()))

@@ -17,19 +17,19 @@ read, (rows, columns, channels), and a tap's channels are a row of counters for 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, get_args
 
 from edgetrain.errors import ModelError
 from edgetrain.gradient import LARGEST_CODE, Gradient
 from edgetrain.ops import depthwise, lookup
-from edgetrain.ops.geometry import LINE, ROW, Geometry, bundled
+from edgetrain.ops.geometry import LINE, ROW, Geometry, Padding, Reach, bundled
+from edgetrain.ops.graph import CHANNELS_FIRST, Graph
 from edgetrain.ops.op import LANES, Context, Signal, TensorRule, padded
 from edgetrain.ops.products import Products
 from edgetrain.ops.weights import LARGEST_SUM, MOST_TERMS, Training, WeightOp
 
-__all__ = ["Conv", "Conv1d", "Conv2d", "Padding"]
+__all__ = ["Conv", "Conv2d", "Padding"]
 
-Padding = Literal["same", "valid"]
 LARGEST_KERNEL = 15
 STRIDES = (1, 2)
 MOST_PIXELS = 1 << 20
@@ -87,24 +87,17 @@ class Conv(WeightOp):
             return self.groups
         return bundled(source.channels, self.outputs, self.groups)
 
-    def out_size(self, size: int, kernel: int) -> int:
-        """Return how many outputs fit a number of inputs."""
-        if self.padding == "same":
-            return -(-size // self.stride)
-        return (size - kernel) // self.stride + 1
-
-    def pad_before(self, size: int, kernel: int) -> int:
-        """Return the missing inputs before the first: TensorFlow's SAME, or none."""
-        if self.padding == "valid":
-            return 0
-        return max((self.out_size(size, kernel) - 1) * self.stride + kernel - size, 0) // 2
+    def reaches(self, source: Signal) -> tuple[Reach, Reach]:
+        """Return how the kernel goes over rows and over columns."""
+        way = (self.stride, self.padding)
+        return Reach(source.height, self.kernel_height, *way), Reach(
+            source.width, self.kernel, *way
+        )
 
     def pads(self, source: Signal) -> tuple[int, int]:
         """Return the missing rows above the image and the missing columns left of it."""
-        return (
-            self.pad_before(source.height, self.kernel_height),
-            self.pad_before(source.width, self.kernel),
-        )
+        rows, columns = self.reaches(source)
+        return rows.before, columns.before
 
     def flow(self, source: Signal) -> Signal:
         self.require(source, "int8", "bits")
@@ -114,7 +107,7 @@ class Conv(WeightOp):
                 f"multiples of {LANES}"
             )
         kernel = (self.kernel_height, self.kernel)
-        height, width = map(self.out_size, (source.height, source.width), kernel)
+        height, width = (reach.outputs for reach in self.reaches(source))
         if height < 1 or width < 1:
             raise ModelError(
                 f"{self.name} has a kernel of {kernel[0]} x {kernel[1]} but a source of "
@@ -241,6 +234,27 @@ class Conv(WeightOp):
             int(context.twice),
         )
 
+    def to_onnx(self, graph: Graph, value: str, context: Context) -> str:
+        source, mode = context.source, self.weight_mode(context.mode)
+        seen, rows = source.channels // self.groups, (self.kernel_height, self.kernel)
+        alone = self.is_depthwise(source)
+        shape = (*rows, self.outputs, 1) if alone else (self.outputs, *rows, seen)
+        weights = graph.reshaped(self.onnx_state(graph, context), *shape)
+        if mode == "fsb":
+            scale = graph.tensor(f"layer{context.index}.scale", self.outputs, 1, 1, seen)
+            weights = graph.add("Mul", weights, graph.floats(scale))
+        weights = graph.add("Transpose", weights, perm=(2, 3, 0, 1) if alone else CHANNELS_FIRST)
+        before, after = zip(*((r.before, r.after) for r in self.reaches(source)), strict=True)
+        return graph.on_images(
+            "Conv",
+            value,
+            weights,
+            group=self.groups,
+            kernel_shape=rows,
+            pads=(*before, *after),
+            strides=(self.stride, self.stride),
+        )
+
     def _forward_tile(self, context: Context) -> int:
         """Panel, sums of its taps, two rows of sums, image, sums before pooling, and the tile."""
         shape, signs = self.geometry(context.source), context.source.kind == "bits"
@@ -329,19 +343,3 @@ class Conv2d(Conv):
     """A convolution of images, with square kernels."""
 
     name: ClassVar[str] = "conv2d"
-
-
-@dataclass(frozen=True)
-class Conv1d(Conv):
-    """A convolution of sequences: signals of height 1."""
-
-    name: ClassVar[str] = "conv1d"
-
-    @property
-    def kernel_height(self) -> int:
-        return 1
-
-    def flow(self, source: Signal) -> Signal:
-        if source.height != 1:
-            raise ModelError(f"conv1d cannot read an image {source.height} high: use conv2d")
-        return super().flow(source)

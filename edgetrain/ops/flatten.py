@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from edgetrain.errors import ModelError
+from edgetrain.ops.graph import Graph
 from edgetrain.ops.op import LANES, Arithmetic, Context, Op, Signal, TensorRule
 
 __all__ = ["Flatten"]
@@ -40,3 +41,6 @@ class Flatten(Op):
     def record(self, context: Context, offsets: dict[str, int]) -> tuple[int, ...]:
         del context, offsets
         return ()
+
+    def to_onnx(self, graph: Graph, value: str, context: Context) -> str:
+        return graph.reshaped(value, 0, 1, 1, context.source.features)

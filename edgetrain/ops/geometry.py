@@ -2,16 +2,50 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from edgetrain.ops.op import LANES
 
-__all__ = ["LINE", "ROW", "Geometry", "bundled"]
+__all__ = ["LINE", "ROW", "Geometry", "Padding", "Reach", "bundled"]
+
+Padding = Literal["same", "valid"]
 
 ROW = 4 * LANES
 """Bytes of the sums of a tile's channels."""
 LINE = 64
 """Every part of a tile's scratch starts on a cache line."""
+
+
+class Reach(NamedTuple):
+    """How a kernel goes over one side of an image."""
+
+    size: int
+    kernel: int
+    stride: int
+    padding: Padding
+
+    @property
+    def outputs(self) -> int:
+        """How many outputs fit; fewer than one where the kernel does not."""
+        if self.padding == "same":
+            return -(-self.size // self.stride)
+        return (self.size - self.kernel) // self.stride + 1
+
+    @property
+    def before(self) -> int:
+        """The missing inputs before the first: TensorFlow's SAME, or none."""
+        return self._missing // 2
+
+    @property
+    def after(self) -> int:
+        """The missing inputs after the last."""
+        return self._missing - self.before
+
+    @property
+    def _missing(self) -> int:
+        if self.padding == "valid":
+            return 0
+        return max((self.outputs - 1) * self.stride + self.kernel - self.size, 0)
 
 
 class Geometry(NamedTuple):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from edgetrain.errors import ModelError
+from edgetrain.ops.graph import Graph
 from edgetrain.ops.op import Arithmetic, Context, Op, Signal, TensorRule, padded
 
 __all__ = ["GlobalAveragePool"]
@@ -52,3 +53,7 @@ class GlobalAveragePool(Op):
 
     def record(self, context: Context, offsets: dict[str, int]) -> tuple[int, ...]:
         return (context.source.channels, offsets["features"])
+
+    def to_onnx(self, graph: Graph, value: str, context: Context) -> str:
+        del context
+        return graph.add("ReduceSum", value, graph.whole(1, 2))

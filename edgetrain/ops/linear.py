@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from edgetrain.errors import ModelError
+from edgetrain.ops.graph import Graph
 from edgetrain.ops.op import LANES, Context, Signal, TensorRule, padded
 from edgetrain.ops.products import Products
 from edgetrain.ops.weights import LIMIT, WEIGHT_MODES, Training, WeightMode, WeightOp
@@ -135,6 +136,22 @@ class Linear(WeightOp):
             self._backward_tile(context) if context.learns else 0,
             self.gradient_span(context.source, context.mode, context.gradient),
         )
+
+    def to_onnx(self, graph: Graph, value: str, context: Context) -> str:
+        weights, inputs = self.onnx_state(graph, context), context.source.features
+        if self.weight_mode(context.mode) == "fsb":
+            scales = self.scales(inputs)
+            scale = graph.floats(
+                graph.tensor(f"layer{context.index}.scale", self.outputs, scales, 1)
+            )
+            shared = graph.add("Tile", scale, graph.whole(1, 1, self.group))
+            whole = graph.reshaped(shared, self.outputs, scales * self.group)
+            if scales * self.group > inputs:
+                whole = graph.add(
+                    "Slice", whole, graph.whole(0), graph.whole(inputs), graph.whole(1)
+                )
+            weights = graph.add("Mul", weights, whole)
+        return graph.add("MatMul", value, graph.add("Transpose", weights, perm=(1, 0)))
 
     def _expands(self, context: Context) -> bool:
         """Whether packed signs must become bytes, because the weights are wider than a bit."""

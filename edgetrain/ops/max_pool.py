@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from edgetrain.ops.graph import Graph
 from edgetrain.ops.op import Context, TensorRule, padded
 from edgetrain.ops.pool import Pool
 
@@ -29,3 +30,7 @@ class MaxPool(Pool):
         # Two bits a maximum: which of four places it came from.
         rows = context.examples * self.flow(context.source).pixels
         return (TensorRule("argument", 2 * rows * padded(context.source.channels) // 8, "pooled"),)
+
+    def to_onnx(self, graph: Graph, value: str, context: Context) -> str:
+        window = self.window(context.source)
+        return graph.on_images("MaxPool", value, kernel_shape=window, strides=window)

@@ -1,8 +1,8 @@
 """What an op must declare, and the words it declares it in.
 
 An op is one frozen dataclass: its fields are the layer's specification, its methods are the
-rules. Planner, cost model, oracle tests and benchmarks read them from here, so that an op cannot
-exist half-way.
+rules. Planner, cost model, oracle tests, ONNX export and benchmarks read them from here, so that an
+op cannot exist half-way.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 
 from edgetrain.errors import ModelError
 from edgetrain.gradient import GRADIENT, Gradient
+from edgetrain.ops.graph import Graph
 from edgetrain.ops.products import Products
 
 __all__ = [
@@ -270,6 +271,10 @@ class Op(ABC):
         offsets maps the names of the block's tensors, and "input" and "input_gradient", to their
         places in the arena; a tensor that does not exist has offset -1.
         """
+
+    @abstractmethod
+    def to_onnx(self, graph: Graph, value: str, context: Context) -> str:
+        """Add the op to a graph that predicts, and return what flows out of a value flowing in."""
 
     def to_fields(self) -> dict[str, Any]:
         """Return the specification as JSON-ready fields."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from edgetrain.errors import ModelError
+from edgetrain.ops.graph import Graph
 from edgetrain.ops.op import Arithmetic, Context, Op, Signal, TensorRule, padded
 
 __all__ = ["BitShortcut", "Or", "Shortcut", "Xnor", "shape_of"]
@@ -43,6 +44,9 @@ class Shortcut(Op):
 @dataclass(frozen=True)
 class BitShortcut(Shortcut):
     """What Xnor and Or share: all but what the bits do to one another."""
+
+    operator: ClassVar[str]
+    """The operator of ONNX that does it to +1 and -1."""
 
     def flow(self, source: Signal) -> Signal:
         self.require(source, "bits")
@@ -78,6 +82,10 @@ class BitShortcut(Shortcut):
         assert context.branch is not None
         return (context.branch.index, offsets.get("branch_codes", -1))
 
+    def to_onnx(self, graph: Graph, value: str, context: Context) -> str:
+        assert context.branch is not None
+        return graph.add(self.operator, value, graph.left[context.branch.index])
+
 
 @dataclass(frozen=True)
 class Xnor(BitShortcut):
@@ -86,6 +94,7 @@ class Xnor(BitShortcut):
     name: ClassVar[str] = "xnor"
     opcode: ClassVar[int] = 7
     reference: ClassVar[str] = "edgetrain.reference.shortcut"
+    operator: ClassVar[str] = "Mul"
 
 
 @dataclass(frozen=True)
@@ -95,6 +104,7 @@ class Or(BitShortcut):
     name: ClassVar[str] = "or"
     opcode: ClassVar[int] = 8
     reference: ClassVar[str] = "edgetrain.reference.shortcut"
+    operator: ClassVar[str] = "Max"
 
 
 def shape_of(signal: Signal) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from edgetrain.ops.graph import Graph
 from edgetrain.ops.op import Arithmetic, Context, Op, Signal, TensorRule, padded
 
 __all__ = ["Sign"]
@@ -42,3 +43,8 @@ class Sign(Op):
 
     def record(self, context: Context, offsets: dict[str, int]) -> tuple[int, ...]:
         return (context.source.channels, offsets["sign"], offsets.get("mask", -1))
+
+    def to_onnx(self, graph: Graph, value: str, context: Context) -> str:
+        del context
+        positive = graph.add("GreaterOrEqual", value, graph.number(0))
+        return graph.add("Where", positive, graph.number(1), graph.number(-1))

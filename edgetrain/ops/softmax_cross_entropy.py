@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from edgetrain.ops.graph import Graph
 from edgetrain.ops.op import Arithmetic, Context, Op, Signal, TensorRule
 
-__all__ = ["SoftmaxCrossEntropy"]
+__all__ = ["CLASS", "SCORES", "SoftmaxCrossEntropy"]
+
+SCORES, CLASS = "scores", "class"
+"""The outputs of a graph that predicts."""
 
 
 @dataclass(frozen=True)
@@ -41,3 +45,9 @@ class SoftmaxCrossEntropy(Op):
             offsets["output_gradient"],
             offsets["labels"],
         )
+
+    def to_onnx(self, graph: Graph, value: str, context: Context) -> str:
+        """Name what the loss reads, and the class that it would have liked best."""
+        shape = graph.whole(0, context.source.features)
+        scores = graph.add("Reshape", value, shape, output=SCORES)
+        return graph.add("ArgMax", scores, output=CLASS, axis=1, keepdims=0)

@@ -21,6 +21,7 @@ from typing import Literal, get_args
 
 from edgetrain.errors import ModelError
 from edgetrain.gradient import LARGEST_CODE, Gradient
+from edgetrain.ops.graph import Graph
 from edgetrain.ops.op import (
     LANES,
     Arithmetic,
@@ -140,6 +141,13 @@ class WeightOp(Op):
         largest = LARGEST_CODE * LARGEST_WEIGHT[self.weight_mode(mode)]
         room = LARGEST_GRADIENT // (largest * self.gradient_terms(source))
         return min(gradient.format.span, room.bit_length() - 1)
+
+    def onnx_state(self, graph: Graph, context: Context) -> str:
+        """Return what the layer multiplies by, as it is stored, or of fsb its signs alone."""
+        layer = f"layer{context.index}"
+        if self.weight_mode(context.mode) == "int8":
+            return graph.floats(graph.tensor(f"{layer}.latent"))
+        return graph.signs(f"{layer}.signs", *self.rows(context.source))
 
     def planes(self, context: Context) -> int:
         """Return the int8 planes of a weight: a scale of 8 bits and its sign need two."""

@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
+import edgetrain
+import edgetrain.cli
 import edgetrain.train
 from edgetrain.config import FleetConfig
 from edgetrain.coordinator.__main__ import app
@@ -194,3 +196,23 @@ def test_an_exported_model_is_what_devices_received(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["export", str(target), str(tmp_path / "run")])
     assert result.exit_code == 0, result.output
     assert edgetrain.train.load(target).state() == checkpoint(1).model.state()
+
+
+@pytest.mark.parametrize("mode", ["bnn", "fsb"])
+def test_an_exported_model_predicts_on_a_device(tmp_path: Path, mode: Any) -> None:
+    model = mlp(inputs=12, classes=3, hidden=(20, 20))
+    fleet = {**FLEET, "training": {**FLEET["training"], "seed": 4}}
+    kept = Checkpoint(GlobalModel.fresh(model, mode, seed=4), History((), {}), fleet)
+    CheckpointFolder(tmp_path / "run").save(kept)
+    target, packed = tmp_path / "model.safetensors", tmp_path / "model.etp"
+    for command, *words in (
+        (app, target, tmp_path / "run"),
+        (edgetrain.cli.app, target, "--packed", packed),
+    ):
+        result = CliRunner().invoke(command, ["export", *map(str, words)])
+        assert result.exit_code == 0, result.output
+    x = np.random.default_rng(0).integers(-128, 128, (9, 12)).astype(np.int8)
+    trainer = edgetrain.train.load(target)
+    trainer.evaluate(x, np.zeros(9, np.uint8))
+    expected = np.frombuffer(trainer.tensor("layer2.logits"), np.float32).reshape(-1, 3)[:9]
+    assert np.array_equal(np.asarray(edgetrain.Predictor(packed).scores(x)), expected)

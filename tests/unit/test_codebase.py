@@ -43,6 +43,7 @@ EXPORTS = {
     "SimulationReport",
     "Trainer",
     "__version__",
+    "export_onnx",
     "export_packed",
     "load",
     "models",
