@@ -18,7 +18,7 @@ from edgetrain.data import store
 from edgetrain.memory_profiler.memory import peak_bytes
 from edgetrain.model import Model
 from edgetrain.planner import plan
-from edgetrain.storage import map_file
+from edgetrain.storage import forget_pages, map_file
 from edgetrain.tensorfile import decode, write
 from edgetrain.train import Trainer
 
@@ -28,9 +28,10 @@ def main() -> None:
     worker.stop_token()
     job = json.loads(sys.argv[1])
     chosen = plan(Model.from_json(job["model"]), **job["choices"])
-    state, _ = decode(map_file(Path(job["state"])))
+    mapped = map_file(Path(job["state"]))
     trainer = Trainer(chosen)
-    trainer.load_state(state)
+    trainer.load_state(decode(mapped)[0])
+    forget_pages(mapped)
     with store.open(job["data"]) as data:
         trainer.fit(data.features, data.labels)
         learnt = trainer.state()

@@ -15,10 +15,17 @@ from edgetrain.task import Report, Task
 __all__ = ["introduction", "work"]
 
 
-def work(task: Task, kind: str, node: NodeSettings, folder: Path | None = None) -> Report:
+def work(
+    task: Task,
+    kind: str,
+    node: NodeSettings,
+    folder: Path | None = None,
+    encoded: Path | None = None,
+) -> Report:
     """Return the report of a task that came with a message of type `kind`.
 
-    `folder` is run_task's. Raises PayloadError for a task that is not this device's to do.
+    `folder` and `encoded` are run_task's. Raises PayloadError for a task that is not this
+    device's to do.
     """
     if task.kind != kind:
         raise PayloadError(f"a task to {task.kind} came to {kind}")
@@ -34,6 +41,7 @@ def work(task: Task, kind: str, node: NodeSettings, folder: Path | None = None) 
         ledger=None if node.ledger is None else Path(node.ledger),
         ledger_key=None if node.ledger_key is None else Path(node.ledger_key),
         policy=node.policy,
+        encoded=encoded,
     )
 
 

@@ -152,7 +152,7 @@ class Errand:
         folder = self._state.work / str(attempt)
         folder.mkdir(exist_ok=True)
         task = Task.decode(map_file(incoming))
-        report = work(task, self.instruction.message_type, node, folder)
+        report = work(task, self.instruction.message_type, node, folder, incoming)
         report.write(self._state.work / "reply")
         return {ABOUT: about_report(report), METRICS: metrics_of(report)}
 

@@ -80,6 +80,7 @@ def early(ended: Ended, limits: Limits) -> str:
     reasons: dict[Cause, str] = {
         "seconds": f"after {limits.seconds or 0:g} s",
         "energy": f"after the {format_joules(limits.energy or 0)} that it may use",
+        "memory_data": f"at the {format_size(limits.data or 0)} of private memory planned for it",
         "memory_soft": f"at the {format_size(limits.memory or 0)} that it may use",
         "memory_hard": f"at the {format_size(limits.memory or 0)} that it may use",
     }

@@ -53,6 +53,7 @@ def run_task(
     ledger: Path | None = None,
     ledger_key: Path | None = None,
     policy: Policy = ANY_TIME,
+    encoded: Path | None = None,
 ) -> Report:
     """Return the report of a task, done in a worker process.
 
@@ -67,7 +68,8 @@ def run_task(
     energy, the owner's seconds and the task's deadline: where it passes one it is stopped, and
     reports what it has learnt so far; a plan that was killed for its memory is not tried again
     with the same ledger. Task and report lie in `folder` and stay there, safely on the disk;
-    without it they are temporary. `simulated` is for a device that is not this machine: it is held
+    without it they are temporary. `encoded` is a file that holds the task already, so that it is
+    neither copied nor read here. `simulated` is for a device that is not this machine: it is held
     to no limit, its time is not judged by this machine's clock (the owner's seconds are by the
     modelled speed, the deadline by the caller), and its worker may have done other tasks. Its
     peak memory is that of the first task of the same shape, which a fresh worker does.
@@ -93,7 +95,7 @@ def run_task(
         limits = held_to(choice, budget, device, time_limit(task, budget))
     with accounted(ledger, ledger_key, task, choice, budget) as settle, place(folder) as there:
         job = Job(
-            task=str(Path(there) / "task"),
+            task=str(encoded or Path(there) / "task"),
             data=str(dataset),
             report=str(Path(there) / "report"),
             micro_batch=choice.plan.micro_batch,
@@ -102,7 +104,8 @@ def run_task(
             durable=folder is not None,
         )
         Path(job.report).unlink(missing_ok=True)
-        replace_file(Path(job.task), [task.encode()], durable=job.durable)
+        if encoded is None:
+            replace_file(Path(job.task), [task.encode()], durable=job.durable)
         if simulated:
             ended = run_warm(job, limits) if shape in PEAKS else run_fresh(job, limits)
             report = with_modelled_use(collect(task, Path(job.report), ended, limits), choice)

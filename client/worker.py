@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgetrain.client.job import PROBE, SERVE, Job, debug_wanted
@@ -27,11 +27,11 @@ from edgetrain.keys import derive_key
 from edgetrain.memory_profiler.memory import peak_bytes, private_bytes, reset_peak
 from edgetrain.model import Model
 from edgetrain.ops import BatchNorm, Linear, Sign, SoftmaxCrossEntropy
-from edgetrain.planner import plan
-from edgetrain.storage import map_file
+from edgetrain.planner import Plan, plan
+from edgetrain.storage import forget_pages, map_file
 from edgetrain.task import PlanSummary, Report, Task, one_line
 from edgetrain.tensorfile import State
-from edgetrain.train import Trainer
+from edgetrain.train import Metrics, Trainer
 from edgetrain.update import encode_update, trained_part, update_key
 
 __all__ = ["main", "perform"]
@@ -50,11 +50,13 @@ def perform(job: Job, should_stop: Stop) -> tuple[Report, int]:
     EdgetrainError when there is no task that a report could answer.
     """
     started = time.monotonic()
-    task = Task.decode(map_file(Path(job.task)))
+    mapped = map_file(Path(job.task))
+    task = Task.decode(mapped)
     code = 0
     try:
         with store.open(job.data) as data:
-            report = work(job, task, data, should_stop)
+            check_data(task, data)
+            report = report_of(task, data, work(job, task, mapped, data, should_stop))
         if report.reason == OUT_OF_MEMORY:
             code = BudgetError.exit_code
     except Exception as error:
@@ -80,9 +82,41 @@ def code_of(error: Exception) -> int:
     return error.exit_code if isinstance(error, EdgetrainError) else EdgetrainError.exit_code
 
 
-def work(job: Job, task: Task, data: StoredDataset, should_stop: Stop) -> Report:
-    """Return the report of a task on a device's data. Raises an EdgetrainError that says why."""
-    check_data(task, data)
+@dataclass(frozen=True)
+class Work:
+    """What came of a task: its plan, what it did and, of a training, what was learnt."""
+
+    plan: Plan
+    metrics: Metrics
+    examples: int
+    steps: int
+    ran_out: bool
+    learnt: State
+
+
+def work(job: Job, task: Task, mapped: memoryview, data: StoredDataset, should_stop: Stop) -> Work:
+    """Train or evaluate on a device's data; the arena is given back at the end.
+
+    `mapped` are the bytes of the task. Raises an EdgetrainError that says why, MemoryError.
+    """
+    trainer = prepare(job, task)
+    # The arena holds it now, and it may be as large as all else that training takes.
+    forget_pages(mapped)
+    if task.kind == "evaluate":
+        metrics = trainer.evaluate(data.features, data.labels, should_stop=should_stop)
+        return Work(trainer.plan, metrics, metrics.examples, trainer.steps, False, {})
+    ran_out = learn(trainer, data, task.local_epochs, should_stop)
+    # The metrics are of the last epoch alone, which may have been cut short.
+    metrics = trainer.metrics
+    used = trainer.epochs * data.examples + metrics.examples % data.examples
+    if ran_out and not used:
+        raise MemoryError
+    learnt = trained_part(trainer.state(), task.model, task.mode)
+    return Work(trainer.plan, metrics, used, trainer.steps, ran_out, learnt)
+
+
+def prepare(job: Job, task: Task) -> Trainer:
+    """Return a trainer of the job's plan with the task's state."""
     chosen = plan(
         task.model,
         task.batch,
@@ -98,38 +132,31 @@ def work(job: Job, task: Task, data: StoredDataset, should_stop: Stop) -> Report
         stream=derive_key("train", task.seed, task.version, task.device),
     )
     trainer.load_state(task.state)
+    return trainer
+
+
+def report_of(task: Task, data: StoredDataset, done: Work) -> Report:
+    """Return the report of a task's work. Raises WorkerError where there was none."""
+    if not done.examples:
+        raise WorkerError("stopped before the first micro-batch was done")
     update: State = {}
-    passes, ran_out = 1, False
+    passes = 1
     if task.kind == "train":
         passes = task.local_epochs
-        ran_out = learn(trainer, data, passes, should_stop)
-        # The metrics are of the last epoch alone, which may have been cut short.
-        metrics = trainer.metrics
-        used = trainer.epochs * data.examples + metrics.examples % data.examples
-    else:
-        metrics = trainer.evaluate(data.features, data.labels, should_stop=should_stop)
-        used = metrics.examples
-    if ran_out and not used:
-        raise MemoryError
-    early = OUT_OF_MEMORY if ran_out else STOPPED
-    if not used:
-        raise WorkerError("stopped before the first micro-batch was done")
-    if task.kind == "train":
         key = update_key(task.seed, task.version, task.device)
-        before, after = (
-            trained_part(state, task.model, task.mode) for state in (task.state, trainer.state())
-        )
-        update = encode_update(before, after, task.codec, key)
+        before = trained_part(task.state, task.model, task.mode)
+        update = encode_update(before, done.learnt, task.codec, key)
+    early = OUT_OF_MEMORY if done.ran_out else STOPPED
     return Report(
         "trained" if task.kind == "train" else "evaluated",
         task.version,
         task.device,
-        reason=early if used < passes * data.examples else "",
-        examples=used,
-        steps=trainer.steps,
-        loss=metrics.loss,
-        accuracy=metrics.accuracy,
-        plan=PlanSummary(task.mode, chosen.micro_batch, chosen.threads, chosen.peak_bytes),
+        reason=early if done.examples < passes * data.examples else "",
+        examples=done.examples,
+        steps=done.steps,
+        loss=done.metrics.loss,
+        accuracy=done.metrics.accuracy,
+        plan=PlanSummary(task.mode, done.plan.micro_batch, done.plan.threads, done.plan.peak_bytes),
         update=update,
     )
 

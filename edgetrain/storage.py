@@ -10,7 +10,14 @@ from pathlib import Path
 
 from edgetrain.errors import DataError, StorageError
 
-__all__ = ["Buffer", "append_whole", "map_file", "replace_file", "sync_folder"]
+__all__ = [
+    "Buffer",
+    "append_whole",
+    "forget_pages",
+    "map_file",
+    "replace_file",
+    "sync_folder",
+]
 
 Buffer = bytes | bytearray | memoryview
 PRIVATE, SHARED = 0o600, 0o666
@@ -31,6 +38,12 @@ def map_file(path: Path) -> memoryview:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a regular file"
         raise DataError(f"cannot read {path}: {reason}: check the path") from error
+
+
+def forget_pages(mapped: memoryview) -> None:
+    """Give back the memory of what map_file returned; it is read anew where it is looked at."""
+    if isinstance(mapped.obj, mmap.mmap):
+        mapped.obj.madvise(mmap.MADV_DONTNEED)
 
 
 def replace_file(

@@ -57,16 +57,18 @@ class Part(NamedTuple):
 class Estimate:
     """What a plan will use on a device.
 
-    memory is in bytes and bounds the worker's VmHWM; seconds and energy (joules) are for the
-    given number of examples, None where the device's speed or power is unknown. source says
-    whether seconds are modelled, calibrated or measured, energy_source whether joules are; memory
-    never is modelled.
+    memory is in bytes and bounds the worker's VmHWM; parts are what is in memory at the worst
+    moment; private_bytes is the most that is private and writable at any moment, beside what a
+    worker has of it before it has a task. seconds and energy (joules) are for the given number of
+    examples, None where the device's speed or power is unknown. source says whether seconds are
+    modelled, calibrated or measured, energy_source whether joules are; memory never is modelled.
     """
 
     memory: Interval
     seconds: Interval | None
     energy: Interval | None
     parts: tuple[Part, ...]
+    private_bytes: int
     examples: int
     source: str
     energy_source: str
@@ -75,11 +77,6 @@ class Estimate:
     def peak_bytes(self) -> int:
         """The peak memory expected: the sum of the parts."""
         return sum(part.bytes for part in self.parts)
-
-    @property
-    def private_bytes(self) -> int:
-        """What is private and writable, beside what a worker has of it before it has a task."""
-        return sum(part.bytes for part in self.parts if part.private)
 
     def explain(self) -> str:
         """Return a text table of the parts, then the intervals."""
@@ -122,12 +119,16 @@ def estimate(
     if codec not in CODECS:
         raise ConfigError(f"unknown codec {codec!r}: choose one of {', '.join(CODECS)}")
     trained = plan.batch if examples is None else examples
-    parts = _memory_parts(plan, device, dataset_bytes, codec, kind)
+    moments = _moments(plan, device, dataset_bytes, codec, kind)
+    parts = max(moments, key=lambda moment: sum(part.bytes for part in moment))
     peak = sum(part.bytes for part in parts)
+    private = max(sum(part.bytes for part in moment if part.private) for moment in moments)
     seconds = _seconds(plan, device, trained)
     energy = _energy(device, seconds, work_of(plan, trained))
     memory = Interval(peak / (1 + OVER), peak * (1 + UNDER))
-    return Estimate(memory, seconds, energy, parts, trained, device.source, device.energy_source)
+    return Estimate(
+        memory, seconds, energy, parts, private, trained, device.source, device.energy_source
+    )
 
 
 def state_bytes(plan: Plan) -> int:
@@ -142,28 +143,36 @@ def work_of(plan: Plan, examples: float) -> Work:
     return Work(steps * plan.arithmetic.operations, steps * plan.arithmetic.bytes_moved)
 
 
-def _memory_parts(
+def _moments(
     plan: Plan, device: Device, dataset_bytes: int, codec: str, kind: Kind
-) -> tuple[Part, ...]:
-    """Return what adds up at the worst moment, which is while training or while encoding."""
+) -> tuple[tuple[Part, ...], ...]:
+    """Return what is in memory at each of the moments one of which is the worst.
+
+    The pages of the task's state are let go of when the arena has taken it over, and come back when
+    the update is encoded; before that the arena is given back, once what it learnt was read out.
+    """
     base = probe_base() if device.base_bytes is None else device.base_bytes
-    lasting = (
-        Part("worker and its code", base, private=False),
+    worker = Part("worker and its code", base, private=False)
+    running = (
+        worker,
         Part("arena", plan.peak_bytes),
         Part("thread stacks", (plan.threads - 1) * STACK_TOUCHED),
-        Part("dataset, mapped", _pages(dataset_bytes), private=False),
-        Part("task's state, mapped", _pages(state_bytes(plan)), private=False),
     )
+    data = Part("dataset, mapped", _pages(dataset_bytes), private=False)
+    state = _pages(state_bytes(plan))
+    task = Part("task's state, mapped", state, private=False)
     if kind == "evaluate":
-        return lasting
+        return (*running, task), (*running, data)
     examples = dataset_bytes // (plan.model.input_features + 1)
     # A 32-bit index an example.
-    training = (Part("order of the examples", _pages(4 * examples)),)
-    encoding = (
-        Part("trained state", _pages(state_bytes(plan))),
-        Part("update", _pages(_update_buffers(plan, codec))),
+    order = Part("order of the examples", _pages(4 * examples))
+    trained = Part("trained state", state)
+    update = Part("update", _pages(_update_buffers(plan, codec)))
+    return (
+        (*running, data, order),
+        (*running, data, trained),
+        (worker, data, task, trained, update),
     )
-    return lasting + max(training, encoding, key=lambda parts: sum(part.bytes for part in parts))
 
 
 def _update_buffers(plan: Plan, codec: str) -> int:

@@ -32,8 +32,10 @@ from edgetrain.planner import plan
 from edgetrain.task import Report, Task
 from edgetrain.train import Trainer
 
-FEATURES, CLASSES, BATCH = 64, 4, 64
-EXAMPLES = 20 * BATCH
+FEATURES, CLASSES = 64, 4
+BATCH = 256
+"""So many that training takes more than encoding what was learnt does: a smaller plan helps."""
+EXAMPLES = 5 * BATCH
 MODEL = models.mlp(inputs=FEATURES, classes=CLASSES, hidden=(512, 512))
 MEMORY = 64 << 20
 BUDGET = Budget(memory=MEMORY)
