@@ -39,8 +39,8 @@ def export(
         InputType | None,
         typer.Option(
             "--input",
-            help="What the ONNX file takes: that of the training data, which a fleet's model does "
-            "not know. float32 is scaled inside.",
+            help="What the ONNX file takes. It is known but for a fleet's model: float32, scaled "
+            "inside, where floats were trained on.",
         ),
     ] = None,
     scaling: Annotated[
@@ -54,8 +54,7 @@ def export(
 ) -> None:
     """Write a trained model as a file that an application runs.
 
-    A .etp file has a bit a binary weight and predicts on a device without numpy; an ONNX file is
-    of standard operators. Both give the very scores of the trained model.
+    Both give the trained model's own scores: a .etp file on a device, without numpy.
     """
     if onnx is None and packed is None:
         raise ConfigError("nothing to write: give --packed model.etp, --onnx model.onnx or both")

@@ -49,25 +49,31 @@ def export_onnx(trainer: Trainer, path: str | Path, input_type: InputType | None
 
     Its input is of (examples, *model.example_shape), however many examples; its outputs are
     "scores", float32 (examples, classes), and "class", int64 (examples,), that of the highest
-    score. input_type is that of the data that the model was trained on unless given: a float32 is
-    scaled inside the graph as the trainer scales. Raises ConfigError where it cannot be known or is
-    another, StorageError where the file cannot be written.
+    score. Unless input_type is given, the input is float32 where the trainer has constants to scale
+    it by, as the graph then does, and else of the type that was trained on. Raises ConfigError
+    where it cannot be known or made, StorageError where the file cannot be written.
     """
     packed = packed_model(trainer)
-    chosen = known_input(packed.scaling, input_type or trainer.input_type)
+    chosen = known_input(packed.scaling, input_type, trainer.input_type)
     model = onnx_model(packed, chosen)
     replace_file(Path(path), (model.SerializeToString(deterministic=True),))
 
 
-def known_input(scaling: Scaling | None, wanted: str | None) -> InputType:
-    """Return the type of a graph's input. Raises ConfigError where it cannot be known or made."""
-    if wanted is None and scaling is None:
+def known_input(
+    scaling: Scaling | None, asked: str | None, trained_on: InputType | None
+) -> InputType:
+    """Return the type of a graph's input: float32 where constants scale it, unless asked for.
+
+    Raises ConfigError where it cannot be known or made.
+    """
+    wanted = asked or ("float32" if scaling is not None else trained_on)
+    if wanted is None:
         raise ConfigError(
             "the model does not say which data it was trained on: say whether they are uint8 or "
             "int8"
         )
     for known in INPUT_TYPES:
-        if known != (wanted or "float32"):
+        if known != wanted:
             continue
         if known == "float32" and scaling is None:
             raise ConfigError(

@@ -39,27 +39,31 @@ class Predictor:
         memory: str | int | None = None,
     ) -> None:
         packed = read_packed(path)
-        self._model, self._scaling = packed.model, packed.scaling
-        self._plan = inference_plan(packed.model, packed.mode, batch, threads, memory)
-        self._engine = start(self._plan, packed.seed, "native")
-        for name, tensor in engine_tensors(packed.model, packed.tensors).items():
-            self._engine.write(self._plan.offset(name), tensor.data)
+        model, self._scaling = packed.model, packed.scaling
+        plan = inference_plan(model, packed.mode, batch, threads, memory)
+        self._engine = start(plan, packed.seed, "native")
+        for name, tensor in engine_tensors(model, packed.tensors).items():
+            self._engine.write(plan.offset(name), tensor.data)
         self._lock = threading.Lock()
+        # Asked for at every call, and slow to find.
+        self._classes, self._shape = model.classes, model.example_shape
+        self._batch, self._memory_bytes = plan.micro_batch, plan.peak_bytes
+        self._logits = plan.offset(f"layer{model.depth - 1}.logits")
 
     @property
     def classes(self) -> int:
         """How many classes there are; they are numbered from 0."""
-        return self._model.classes
+        return self._classes
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         """The shape of an example: (features,), (length, channels) or (height, width, channels)."""
-        return self._model.example_shape
+        return self._shape
 
     @property
     def memory_bytes(self) -> int:
         """The bytes of the arena: weights, activations and scratch."""
-        return self._plan.peak_bytes
+        return self._memory_bytes
 
     def predict(self, x: Any) -> list[int]:
         """Return the class of every example: that of the highest score, the first among equals.
@@ -77,15 +81,14 @@ class Predictor:
         """
         examples = self._examples(x)
         found = bytearray()
-        logits = f"layer{self._model.depth - 1}.logits"
-        offset, row = self._plan.offset(logits), 4 * self.classes
+        row = 4 * self._classes
         with self._lock:
-            for begin in range(0, examples.count, self._plan.micro_batch):
-                end = min(begin + self._plan.micro_batch, examples.count)
+            for begin in range(0, examples.count, self._batch):
+                end = min(begin + self._batch, examples.count)
                 indices = array("I", range(begin, end)).tobytes()
                 self._engine.evaluate(examples.features, examples.signed, examples.labels, indices)
-                found += self._engine.read(offset, (end - begin) * row)
-        return memoryview(found).cast("f", (examples.count, self.classes))
+                found += self._engine.read(self._logits, (end - begin) * row)
+        return memoryview(found).cast("f", (examples.count, self._classes))
 
     def _examples(self, x: Any) -> Examples:
         view = contiguous(x, "x")
@@ -93,4 +96,4 @@ class Predictor:
             if self._scaling is None:
                 raise DataError("x holds floats, but the model was trained on integers: give those")
             x = self._scaling.apply_to_buffer(view)
-        return Examples.unlabelled(x, math.prod(self.input_shape))
+        return Examples.unlabelled(x, math.prod(self._shape))

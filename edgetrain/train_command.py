@@ -140,6 +140,8 @@ def train(
         trainer = Trainer(chosen, seed, learning_rate, flip_threshold=flip_threshold, engine=engine)
         take_over(trainer, start)
     check_features(trainer.plan.model, splits.feature_shape)
+    # Its data are scaled already; who exports the model scales by the same constants.
+    trainer.scaling = trainer.scaling or splits.scaling
     console = Console(stderr=as_json, soft_wrap=True, highlight=False)
     rows = run(
         trainer, splits, epochs=epochs, schedule=schedule, warmup=warmup, save=save, console=console

@@ -235,25 +235,26 @@ class Conv(WeightOp):
         )
 
     def to_onnx(self, graph: Graph, value: str, context: Context) -> str:
-        source, mode = context.source, self.weight_mode(context.mode)
-        seen, rows = source.channels // self.groups, (self.kernel_height, self.kernel)
-        alone = self.is_depthwise(source)
-        shape = (*rows, self.outputs, 1) if alone else (self.outputs, *rows, seen)
-        weights = graph.reshaped(self.onnx_state(graph, context), *shape)
-        if mode == "fsb":
-            scale = graph.tensor(f"layer{context.index}.scale", self.outputs, 1, 1, seen)
-            weights = graph.add("Mul", weights, graph.floats(scale))
-        weights = graph.add("Transpose", weights, perm=(2, 3, 0, 1) if alone else CHANNELS_FIRST)
+        source, kernel = context.source, (self.kernel_height, self.kernel)
+        if self.is_depthwise(source):
+            weights = self.onnx_weights(graph, context, (*kernel, self.outputs, 1), (2, 3, 0, 1))
+        else:
+            shape = (self.outputs, *kernel, source.channels // self.groups)
+            weights = self.onnx_weights(graph, context, shape, CHANNELS_FIRST)
         before, after = zip(*((r.before, r.after) for r in self.reaches(source)), strict=True)
         return graph.on_images(
             "Conv",
             value,
             weights,
             group=self.groups,
-            kernel_shape=rows,
+            kernel_shape=kernel,
             pads=(*before, *after),
             strides=(self.stride, self.stride),
         )
+
+    def onnx_scale(self, graph: Graph, context: Context) -> str:
+        shape = (*self.state_shape(context.source, context.mode), 1, 1)
+        return graph.floats(graph.tensor(f"layer{context.index}.scale", *shape))
 
     def _forward_tile(self, context: Context) -> int:
         """Panel, sums of its taps, two rows of sums, image, sums before pooling, and the tile."""

@@ -1,12 +1,12 @@
 """A graph of standard ONNX operators, as ops describe themselves in it: without onnx, or numpy.
 
 Values are float32 of shape (examples, height, width, channels), as the engine has them: sums are
-whole numbers, bits are +1 and -1. A float32 holds every whole number up to 2^24, so sums below that
-are exact whatever the order of their terms. More than 514 products of fsb weights with data, or
-1032 of int8 weights, could reach beyond: there the last bit may differ.
+whole numbers, bits are +1 and -1. A float32 holds every whole number up to 2^24, so that sums are
+exact whatever the order of their terms. More than 514 products of fsb weights with data, or 1032 of
+weights of eight bits, could pass it if nearly all agreed: then the last bit of a sum may differ.
 
 Weights are kept as edgetrain.inference has them, a bit each where they are signs, and operators
-unpack them: a runtime does that once, as it loads the graph.
+unpack them: a runtime does that once, as it loads the graph. See docs/decisions/070-onnx-export.md.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from edgetrain.tensorfile import Tensor
 
 __all__ = ["CHANNELS_FIRST", "DOUBLE", "FLOAT", "Constant", "Graph", "Node"]
 
-FLOAT, DOUBLE = 1, 11
-"""What ONNX calls float32 and float64: TensorProto.DataType."""
+FLOAT, BOOL, DOUBLE = 1, 9, 11
+"""What ONNX calls the types to which values are cast: TensorProto.DataType."""
 WORD = 32
 
 CHANNELS_FIRST, CHANNELS_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
@@ -101,18 +101,24 @@ class Graph:
         """Return a value as float32."""
         return self.add("Cast", value, to=FLOAT)
 
-    def signs(self, name: str, rows: int, columns: int) -> str:
-        """Return packed signs, (rows, columns), as +1 and -1."""
-        words = -(-columns // WORD)
-        places = self.constant("U32", (WORD,), struct.pack(f"<{WORD}I", *range(WORD)))
-        one = self.constant("U32", (), struct.pack("<I", 1))
-        packed = self.tensor(name, rows, words, 1)
-        bits = self.add("BitwiseAnd", self.add("BitShift", packed, places, direction="RIGHT"), one)
-        flat = self.reshaped(bits, rows, words * WORD)
-        if words * WORD > columns:
-            flat = self.add("Slice", flat, self.whole(0), self.whole(columns), self.whole(1))
-        doubled = self.add("Mul", self.floats(flat), self.number(2))
-        return self.add("Sub", doubled, self.number(1))
+    def bits(self, name: str, rows: int, columns: int) -> str:
+        """Return packed signs, (rows, columns), as bools: true where a weight is +1."""
+        size = -(-columns // WORD) * WORD // 8
+        packed = self.tensor(name, rows, size, 1, dtype="U8")
+        places = self.constant("U8", (8,), bytes(1 << place for place in range(8)))
+        found = self.add("Cast", self.add("BitwiseAnd", packed, places), to=BOOL)
+        flat = self.reshaped(found, rows, 8 * size)
+        return self.head(flat, columns) if 8 * size > columns else flat
+
+    def head(self, value: str, columns: int) -> str:
+        """Return the first columns of a matrix."""
+        return self.add("Slice", value, self.whole(0), self.whole(columns), self.whole(1))
+
+    def signed(self, bits: str, size: str = "") -> str:
+        """Return +1 where bits are true and -1 elsewhere, or so many times a size."""
+        if size:
+            return self.add("Where", bits, size, self.add("Neg", size))
+        return self.add("Where", bits, self.number(1), self.number(-1))
 
     def on_images(self, operator: str, value: str, *inputs: str, **attributes: Any) -> str:
         """Add an operator that has channels before height and width, as ONNX has them."""

@@ -138,20 +138,16 @@ class Linear(WeightOp):
         )
 
     def to_onnx(self, graph: Graph, value: str, context: Context) -> str:
-        weights, inputs = self.onnx_state(graph, context), context.source.features
-        if self.weight_mode(context.mode) == "fsb":
-            scales = self.scales(inputs)
-            scale = graph.floats(
-                graph.tensor(f"layer{context.index}.scale", self.outputs, scales, 1)
-            )
-            shared = graph.add("Tile", scale, graph.whole(1, 1, self.group))
-            whole = graph.reshaped(shared, self.outputs, scales * self.group)
-            if scales * self.group > inputs:
-                whole = graph.add(
-                    "Slice", whole, graph.whole(0), graph.whole(inputs), graph.whole(1)
-                )
-            weights = graph.add("Mul", weights, whole)
-        return graph.add("MatMul", value, graph.add("Transpose", weights, perm=(1, 0)))
+        shape = (self.outputs, context.source.features)
+        return graph.add("MatMul", value, self.onnx_weights(graph, context, shape, (1, 0)))
+
+    def onnx_scale(self, graph: Graph, context: Context) -> str:
+        inputs = context.source.features
+        scales = self.scales(inputs)
+        scale = graph.tensor(f"layer{context.index}.scale", self.outputs, scales, 1)
+        shared = graph.add("Tile", graph.floats(scale), graph.whole(1, 1, self.group))
+        whole = graph.reshaped(shared, self.outputs, scales * self.group)
+        return graph.add("Transpose", graph.head(whole, inputs), perm=(1, 0))
 
     def _expands(self, context: Context) -> bool:
         """Whether packed signs must become bytes, because the weights are wider than a bit."""

@@ -46,5 +46,4 @@ class Sign(Op):
 
     def to_onnx(self, graph: Graph, value: str, context: Context) -> str:
         del context
-        positive = graph.add("GreaterOrEqual", value, graph.number(0))
-        return graph.add("Where", positive, graph.number(1), graph.number(-1))
+        return graph.signed(graph.add("GreaterOrEqual", value, graph.number(0)))

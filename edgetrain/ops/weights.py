@@ -142,12 +142,22 @@ class WeightOp(Op):
         room = LARGEST_GRADIENT // (largest * self.gradient_terms(source))
         return min(gradient.format.span, room.bit_length() - 1)
 
-    def onnx_state(self, graph: Graph, context: Context) -> str:
-        """Return what the layer multiplies by, as it is stored, or of fsb its signs alone."""
-        layer = f"layer{context.index}"
-        if self.weight_mode(context.mode) == "int8":
-            return graph.floats(graph.tensor(f"{layer}.latent"))
-        return graph.signs(f"{layer}.signs", *self.rows(context.source))
+    @abstractmethod
+    def onnx_scale(self, graph: Graph, context: Context) -> str:
+        """Return the scales of fsb as floats, for weights as `onnx_weights` lays them."""
+
+    def onnx_weights(
+        self, graph: Graph, context: Context, shape: tuple[int, ...], order: tuple[int, ...]
+    ) -> str:
+        """Return the weights as floats: stored in a shape, their axes put in an order."""
+        layer, mode = f"layer{context.index}", self.weight_mode(context.mode)
+        # They are laid out while they are bytes: floats are four times as large.
+        if mode == "int8":
+            stored = graph.reshaped(graph.tensor(f"{layer}.latent"), *shape)
+            return graph.floats(graph.add("Transpose", stored, perm=order))
+        bits = graph.reshaped(graph.bits(f"{layer}.signs", *self.rows(context.source)), *shape)
+        laid = graph.add("Transpose", bits, perm=order)
+        return graph.signed(laid, self.onnx_scale(graph, context) if mode == "fsb" else "")
 
     def planes(self, context: Context) -> int:
         """Return the int8 planes of a weight: a scale of 8 bits and its sign need two."""

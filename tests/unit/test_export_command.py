@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,13 @@ from typer.testing import CliRunner
 
 import edgetrain as et
 from edgetrain.cli import app
+from edgetrain.data import load as load_data
 from edgetrain.data.scaling import Scaling
 from edgetrain.errors import ConfigError, DataError, PayloadError
 
 onnxruntime = pytest.importorskip("onnxruntime")
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "predict.py"
 
 
 def export(*words: object) -> Any:
@@ -80,6 +85,34 @@ def test_constants_that_a_model_lacks_are_given_to_it(tmp_path: Path, checkpoint
     assert np.array_equal(onnx_scores(onnx, x), expected)
 
 
+def test_floats_that_were_trained_on_are_taken_as_they_were(tmp_path: Path) -> None:
+    draws = np.random.default_rng(2)
+    np.save(tmp_path / "x.npy", draws.normal(-3, 20, (60, 16)).astype(np.float32))
+    np.save(tmp_path / "y.npy", draws.integers(0, 3, 60))
+    model, packed, onnx = (tmp_path / name for name in ("model", "model.etp", "model.onnx"))
+    words = [
+        "train",
+        "mlp",
+        "--hidden",
+        "32,32",
+        "--data",
+        tmp_path,
+        "--epochs",
+        1,
+        "--save",
+        model,
+    ]
+    result = CliRunner().invoke(app, list(map(str, words)), catch_exceptions=False)
+    assert result.exit_code == 0
+    export(model, "--packed", packed, "--onnx", onnx)
+    splits = load_data(tmp_path)
+    assert splits.scaling is not None
+    x = draws.normal(-3, 20, (9, 16)).astype(np.float32)
+    expected = scores_of(et.load(model), splits.scaling.apply(x), np.zeros(9, np.uint8))
+    assert np.array_equal(np.asarray(et.Predictor(packed).scores(x)), expected)
+    assert np.array_equal(onnx_scores(onnx, x), expected)
+
+
 def test_a_mistake_is_named_with_its_cure(tmp_path: Path, checkpoint: Path) -> None:
     packed = tmp_path / "model.etp"
     with pytest.raises(ConfigError, match="nothing to write: give --packed"):
@@ -94,3 +127,15 @@ def test_a_mistake_is_named_with_its_cure(tmp_path: Path, checkpoint: Path) -> N
     export(checkpoint, "--packed", packed)
     with pytest.raises(PayloadError, match="edgetrain-coordinator export makes one"):
         export(packed, "--packed", tmp_path / "again.etp")
+
+
+def test_the_example_predicts_what_the_trainer_does(tmp_path: Path) -> None:
+    splits = load_data("watch")
+    trainer = et.Trainer(et.plan(et.models.har_cnn(), 100))
+    trainer.fit(splits.train.features, splits.train.labels)
+    et.export_packed(trainer, tmp_path / "model.etp")
+    command = [sys.executable, str(EXAMPLE), str(tmp_path / "model.etp")]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    accuracy = trainer.evaluate(splits.test.features, splits.test.labels).accuracy
+    assert shown.startswith(f"{accuracy:.1%} of {len(splits.test.labels)} windows")
+    assert shown.count("\n") == 1 + splits.classes
