@@ -50,14 +50,13 @@ sanitize: $(VENV)/.dev
 	DAMAGED_PLANS=$(or $(PLANS),20000) DAMAGED_SEED=$(or $(SEED),1) \
 		$(BIN)/python -m pytest tests/kernels/test_hostile_plans.py
 
-# Processes of a federation killed at random moments; the seed that it prints draws the same ones.
+# Any process of a federation killed every few seconds; the seed that it prints draws the same ones.
 fault-test: ROUNDS ?= 20
 fault-test: SEED := $(or $(SEED),$(shell date +%s))
 fault-test: $(VENV)/.dev
 	@echo make fault-test ROUNDS=$(ROUNDS) SEED=$(SEED)
 	FAULT_ROUNDS=$(ROUNDS) FAULT_SEED=$(SEED) \
-		$(BIN)/python -m pytest -x tests/federation/test_service.py \
-		tests/federation/test_device_service.py -k "random or killed"
+		$(BIN)/python -m pytest -x -rP tests/federation/test_faults.py
 
 proto: $(VENV)/.dev
 	mkdir -p build/proto

@@ -6,6 +6,7 @@ import threading
 import time
 
 from edgetrain.client.backoff import Backoff
+from edgetrain.client.fleet.identity import since_boot
 from edgetrain.client.fleet_api import FleetApi
 from edgetrain.client.systemd import notify, watchdog_seconds
 from edgetrain.errors import EdgetrainError
@@ -21,15 +22,16 @@ LONGEST_STEP = 2 * 3600.0
 class Heart:
     """Heartbeats at an interval while the context is open, whatever the main thread does.
 
-    They begin with `beat_from` and rest after `rest`. The watchdog is fed as long as the main
-    thread says `step` now and then.
+    They begin with `beat_from` and rest after `rest`. One that is overdue, because the device has
+    slept, is made up for at the next `step`. The watchdog is fed as long as the main thread says
+    `step` now and then.
     """
 
     def __init__(self, interval: float) -> None:
         self._interval = interval
         self._watchdog = watchdog_seconds()
         self._api: FleetApi | None = None
-        self._due = 0.0
+        self._due = 0.0  # by a clock that runs on while the device sleeps
         self._backoff = Backoff(limit=interval / 2)
         self._stepped = time.monotonic()
         self._change = threading.Condition()
@@ -49,7 +51,7 @@ class Heart:
         """Keep up what `api` has begun: it has just been heard of."""
         with self._change:
             self._api = api.another()
-            self._due = time.monotonic() + EARLY * self._interval
+            self._due = since_boot() + EARLY * self._interval
             self._change.notify()
 
     def rest(self) -> None:
@@ -60,6 +62,10 @@ class Heart:
     def step(self) -> None:
         """Say that the main thread goes on."""
         self._stepped = time.monotonic()
+        # The thread's own wait stood still if the device has slept meanwhile.
+        if self._api and since_boot() >= self._due:
+            with self._change:
+                self._change.notify()
 
     def _run(self) -> None:
         while True:
@@ -70,14 +76,14 @@ class Heart:
                 api = self._api
             if self._watchdog and time.monotonic() - self._stepped < LONGEST_STEP:
                 notify("WATCHDOG=1")
-            if api and time.monotonic() >= self._due:
+            if api and since_boot() >= self._due:
                 self._beat(api)
 
     def _pause(self) -> float | None:
         """Return the seconds until there is something to do."""
         waits = [self._watchdog / 2] if self._watchdog else []
         if self._api:
-            waits.append(max(self._due - time.monotonic(), 0))
+            waits.append(max(self._due - since_boot(), 0))
         return min(waits, default=None)
 
     def _beat(self, api: FleetApi) -> None:
@@ -89,4 +95,4 @@ class Heart:
             # The main thread meets the same trouble, and tells of it.
             wait = self._backoff.next()
         api.transport.close()
-        self._due = time.monotonic() + wait
+        self._due = since_boot() + wait

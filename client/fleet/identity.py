@@ -9,7 +9,7 @@ import time
 
 from edgetrain.signing import PrivateKey
 
-__all__ = ["ServerClock", "signed"]
+__all__ = ["ServerClock", "signed", "since_boot"]
 
 DATE_RESOLUTION = 1.0
 """Seconds: a Date header counts whole ones."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from edgetrain.client.fleet.identity import ServerClock, signed
+from edgetrain.client.fleet.identity import ServerClock, signed, since_boot
 from edgetrain.errors import ConfigError, FleetError, PayloadError
 from edgetrain.signing import PrivateKey
 
@@ -92,7 +91,7 @@ class Transport:
         self._connection.close()
 
     def _exchange(self, path: str, payload: bytes, limit: int) -> Answer:
-        if time.monotonic() - self._used > REUSE_SECONDS:
+        if since_boot() - self._used > REUSE_SECONDS:
             self.close()
         headers = (
             SPOKEN | signed(self.key, self.clock.now()) | {"content-length": str(len(payload))}
@@ -109,7 +108,7 @@ class Transport:
         except PayloadError:
             self.close()
             raise
-        self._used = time.monotonic()
+        self._used = since_boot()
         return Answer(response.status, moved, body)
 
     def _refusal(self, answer: Answer) -> FleetError:

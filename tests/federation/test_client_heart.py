@@ -14,6 +14,7 @@ import pytest
 
 from edgetrain.client import heart as heart_module
 from edgetrain.client.backoff import Backoff, jittered
+from edgetrain.client.fleet.identity import since_boot
 from edgetrain.client.fleet_api import FleetApi
 from edgetrain.client.heart import Heart
 from edgetrain.client.systemd import notify, watchdog_seconds
@@ -76,6 +77,21 @@ def test_a_heart_rests_when_it_is_told_to() -> None:
         beaten = first.beats.qsize()
         second.beats.get(timeout=PROMPT)
         assert first.beats.qsize() == beaten
+
+
+def test_a_heart_is_heard_of_at_the_first_step_after_an_hour_of_sleep(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slept = 0.0
+    monkeypatch.setattr(heart_module, "since_boot", lambda: since_boot() + slept)
+    api = Api()
+    with Heart(300.0) as heart:
+        start(heart, api)
+        heart.step()
+        assert api.beats.empty()
+        slept = 3600.0
+        heart.step()
+        api.beats.get(timeout=PROMPT)
 
 
 @pytest.fixture

@@ -156,7 +156,7 @@ def dawdling(address: str, context: ssl.SSLContext) -> Iterator[None]:
 
 @pytest.mark.slow
 def test_a_device_that_means_harm_costs_the_others_nothing(federation: Federation) -> None:
-    fleet, devices = write_fleet(federation.folder, ROUNDS, deadline=DEADLINE)
+    fleet, devices = write_fleet(federation.folder, ROUNDS, training=f"deadline = {DEADLINE}")
     honest, hostile_name = devices
     federation.up()
     federation.call("enroll", honest.name, "--supernode")

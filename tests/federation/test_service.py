@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import random
 import stat
-import threading
 import tomllib
 from contextlib import ExitStack
 
 import pytest
 from federation import Federation, assert_as_simulated, reached, supernode, write_fleet
-
-FAULT_ROUNDS = int(os.environ.get("FAULT_ROUNDS", "0"))
-FAULT_SEED = int(os.environ.get("FAULT_SEED", "0"))
 
 
 @pytest.mark.slow
@@ -48,38 +42,6 @@ def test_a_federation_survives_every_kill_and_ends_where_a_simulation_ends(
         assert one["tasks"] == fleet.training.rounds
         # Rounds that were begun twice have cost the device twice, and its ledger says so.
         assert one["ledger"]["tasks"] >= fleet.training.rounds
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(FAULT_ROUNDS == 0, reason="long: make fault-test")
-def test_a_federation_survives_kills_at_random(federation: Federation) -> None:
-    draw = random.Random(FAULT_SEED)
-    fleet, devices = write_fleet(federation.folder, FAULT_ROUNDS)
-    federation.up()
-    for device in devices:
-        federation.call("enroll", device.name, "--supernode")
-    federation.call("start", "fleet.toml")
-    kills = 0
-    with ExitStack() as stack:
-        for device in devices:
-            stack.enter_context(supernode(federation, device))
-        done = 0
-        while done < FAULT_ROUNDS:
-            status = federation.wait_for("another round", reached(done + 1))
-            done = status["run"]["version"] + draw.randrange(2)
-            # A moment within a round, whichever it is.
-            threading.Event().wait(draw.uniform(0, 5))
-            victim = draw.choice(["flwr-serverapp", "superexec", "superlink", "proxy", "all"])
-            kills += 1
-            if victim == "all":
-                federation.kill_all()
-                federation.up()
-            else:
-                federation.kill(victim, certain=False)
-        status = federation.wait_for("the end", lambda found: found["run"]["status"] == "completed")
-    assert status["run"]["version"] == FAULT_ROUNDS
-    assert kills > FAULT_ROUNDS // 4
-    assert_as_simulated(federation, fleet)
 
 
 @pytest.mark.slow

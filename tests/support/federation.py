@@ -41,22 +41,24 @@ READY_SECONDS = 90
 RUN_SECONDS = 240
 STOP_SECONDS = 20
 LOOK_SECONDS = 0.2
-FLEET = """
+HELD_OUT = 9
+FLEET = f"""
 [data]
 path = "examples"
-test_groups = [9]
+test_groups = [{HELD_OUT}]
 
 [model]
 hidden = [24]
 
 [training]
-rounds = 4
+rounds = {{rounds}}
+{{training}}
 batch = 16
 seed = 5
 
 [[device]]
 name = "node"
-count = 2
+count = {{devices}}
 memory = "256MiB"
 """
 
@@ -94,13 +96,13 @@ class Federation:
         assert isinstance(found, dict)
         return found
 
-    def up(self, listen: str = "127.0.0.1") -> None:
-        """Start the service and wait until it is ready."""
+    def up(self, listen: str = "127.0.0.1", host: str | None = None) -> None:
+        """Start the service, which devices reach as `host`, and wait until it is ready."""
         with (self.folder / "up.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [
                     *(TOOLS / "edgetrain-coordinator", "up", "--listen", listen),
-                    *("--port", str(self.port)),
+                    *("--port", str(self.port), *(("--host", host) if host else ())),
                 ],
                 env=self.environment, cwd=self.folder, stdout=log, stderr=log,
             )  # fmt: skip
@@ -130,13 +132,17 @@ class Federation:
         parent = psutil.Process(self.process.pid)
         return [parent, *parent.children(recursive=True)]
 
-    def kill(self, command: str, *, certain: bool = True) -> None:
-        """Kill the processes in whose command line a word stands; if `certain` there is one."""
+    def kill(self, command: str, *, certain: bool = True) -> bool:
+        """Kill the processes in whose command line a word stands; if `certain` there is one.
+
+        Return whether there was.
+        """
         doomed = [one for one in self.processes() if any(command in word for word in one.cmdline())]
         assert doomed or not certain, command
         for one in doomed:
             with contextlib.suppress(psutil.NoSuchProcess):
                 one.send_signal(signal.SIGKILL)
+        return bool(doomed)
 
     def kill_all(self) -> None:
         """Kill everything at once."""
@@ -218,21 +224,24 @@ def supernode(federation: Federation, device: SimulatedDevice) -> Iterator[None]
 
 
 def write_fleet(
-    folder: Path, rounds: int = 4, *, deadline: float | None = None
+    folder: Path, rounds: int = 4, *, devices: int = 2, training: str = ""
 ) -> tuple[FleetConfig, list[SimulatedDevice]]:
-    """Write a fleet of two devices and their data; a third person's are held out."""
+    """Write a fleet of some devices and their data; one more person's are held out.
+
+    `training` holds more lines of that table.
+    """
     draw = np.random.default_rng(1)
     data = folder / "examples"
     data.mkdir()
     labels = np.arange(150) % 3
     samples = draw.integers(-40, 40, (150, 20)) + 25 * labels[:, None]
+    held_out = np.full(40, HELD_OUT)
+    groups = np.sort(np.arange(len(labels) - len(held_out)) % devices)
     np.save(data / "x.npy", samples.clip(-127, 127).astype(np.int8))
     np.save(data / "y.npy", labels.astype(np.uint8))
-    np.save(data / "group.npy", np.repeat([4, 7, 9], [60, 50, 40]))
-    training = f"rounds = {rounds}"
-    if deadline is not None:
-        training += f"\ndeadline = {deadline}"
-    (folder / "fleet.toml").write_text(FLEET.replace("rounds = 4", training))
+    np.save(data / "group.npy", np.concatenate([groups, held_out]))
+    text = FLEET.format(rounds=rounds, training=training, devices=devices)
+    (folder / "fleet.toml").write_text(text)
     fleet = FleetConfig.from_toml(folder / "fleet.toml")
     splits = load(fleet.data.path, test_groups=fleet.data.test_groups)
     return fleet, [one for one in build_devices(fleet, splits, folder) if one.role == "train"]

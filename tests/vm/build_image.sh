@@ -4,8 +4,10 @@
 set -euo pipefail
 
 SUITE=bookworm
-PACKAGES=systemd,libnss-systemd,dbus,python3
+PACKAGES=systemd,libnss-systemd,dbus,python3,kmod,iproute2
 KERNEL=linux-image-cloud-amd64
+# A network card, a bad link, and file systems in files; all else that the tests need is built in.
+MODULES="virtio_pci virtio_net sch_netem loop"
 
 # An error on one line; exit code 2 where something is missing on this computer.
 fail() { echo "$1" >&2; exit "${2:-1}"; }
@@ -24,12 +26,20 @@ root=$work/root
 debootstrap --variant=minbase --include=$PACKAGES $SUITE "$root" > "$1/build.log" 2>&1 ||
     fail "debootstrap failed: see $1/build.log"
 
-# The kernel alone: everything that the tests need is built into it, no module is.
 chroot "$root" sh -ec "cd /tmp && apt-get --quiet download \
     \$(apt-cache depends --important $KERNEL | sed -n 's/.*Depends: //p')" >> "$1/build.log" 2>&1 ||
     fail "the kernel could not be downloaded: see $1/build.log"
 chroot "$root" sh -c 'dpkg-deb --extract /tmp/linux-image-*.deb /tmp/kernel'
 cp "$root"/tmp/kernel/boot/vmlinuz-* "$work/vmlinuz"
+# The modules named and those that they need, out of several hundred.
+version=$(ls "$root/tmp/kernel/lib/modules")
+depmod="depmod --basedir /tmp/kernel $version"
+needed="modprobe --dirname /tmp/kernel --set-version $version --show-depends --all $MODULES"
+chroot "$root" sh -ec "$depmod; $needed" | sed -n 's,^insmod /tmp/kernel/,,p' | sort -u |
+    (cd "$root/tmp/kernel" && xargs cp --parents --target-directory="$root")
+cp "$root/tmp/kernel/lib/modules/$version"/modules.{order,builtin,builtin.modinfo} \
+    "$root/lib/modules/$version"
+chroot "$root" depmod "$version"
 
 ln -s /lib/systemd/systemd "$root/init"
 # An empty file tells systemd to make an identity at boot.

@@ -1,7 +1,7 @@
 """Boots a machine with systemd and cgroup v2 in QEMU, and runs tests inside of it.
 
-    python tests/vm/run.py               every test in tests/vm/guest
-    python tests/vm/run.py enforcement   those of guest/test_enforcement.py
+    python tests/vm/run.py               every scenario in tests/vm/guest that needs nothing else
+    python tests/vm/run.py enforcement   the tests of guest/test_enforcement.py
 
 The machine is made of three parts: a kernel and a base system, built once by build_image.sh and
 kept in the user's cache, and this checkout's package with the tests, laid over it at each run. It
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from sides import has_side, host_sides, verdict
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -47,6 +48,8 @@ QEMU = "qemu-system-x86_64"
 MACHINE = (
     "-accel",
     "tcg",
+    "-cpu",
+    "max",
     "-m",
     "1024",
     "-smp",
@@ -55,10 +58,14 @@ MACHINE = (
     "-no-reboot",
     "-display",
     "none",
+    "-nic",
+    "user,model=virtio-net-pci",
 )
 UNIT = "vm-test.service"
+# An emulated timer ticks as the host finds time: a kernel that checks it may find that it does not.
 KERNEL_LINE = (
-    f"console=ttyS0 panic=-1 quiet systemd.unit={UNIT} systemd.journald.forward_to_console=1"
+    "console=ttyS0 panic=-1 quiet no_timer_check "
+    f"systemd.unit={UNIT} systemd.journald.forward_to_console=1"
 )
 
 Line = dict[str, Any]
@@ -89,8 +96,11 @@ def image() -> Path:
     return folder
 
 
-def overlay(scenarios: list[str]) -> bytes:
-    """Return an archive, in the format of an initrd, of this checkout's package and the tests."""
+def overlay(scenarios: list[str], files: dict[str, Path]) -> bytes:
+    """Return an archive, in the format of an initrd, of this checkout's package and the tests.
+
+    `files` has the folders that scenarios find in /opt/beside.
+    """
     root = WORK / "overlay"
     shutil.rmtree(root, ignore_errors=True)
     install(root / SITE)
@@ -102,10 +112,12 @@ def overlay(scenarios: list[str]) -> bytes:
     tests = root / "opt/vm"
     shutil.copytree(GUEST, tests, ignore=shutil.ignore_patterns("__pycache__"))
     for test in tests.glob("test_*.py"):
-        if scenarios and test.stem.removeprefix("test_") not in scenarios:
+        if test.stem.removeprefix("test_") not in scenarios:
             test.unlink()
     shutil.copytree(HOST_TESTS, root / "opt/host")
     shutil.copytree(UNITS, root / "opt/units")
+    for name, folder in files.items():
+        shutil.copytree(folder, root / "opt/beside" / name)
     units = root / "etc/systemd/system"
     units.mkdir(parents=True)
     shutil.move(tests / UNIT, units)
@@ -150,35 +162,50 @@ def digest(*parts: bytes) -> str:
 
 
 def boot(scenarios: list[str], limit: float) -> Iterator[Line]:
+    """Boot the machine, with what it needs beside it, and yield what both report."""
+    with host_sides(scenarios, WORK / "host") as sides:
+        files = {name: side.files for name, side in sides.items()}
+        for line in machine(scenarios, files, limit):
+            if line.get("finished") == 0:
+                verdicts = [verdict(name, side) for name, side in sides.items()]
+                yield from verdicts
+                line["finished"] = sum(one["outcome"] == "failed" for one in verdicts)
+            yield line
+
+
+def machine(scenarios: list[str], files: dict[str, Path], limit: float) -> Iterator[Line]:
     """Boot the machine and yield what it reports, until it has ended or was ended."""
     folder = image()
     CONSOLE.unlink(missing_ok=True)
     initrd = WORK / "initrd"
     base = (folder / "base.cpio.zst").read_bytes()
     # The kernel looks for the next archive at a multiple of four bytes, past zeros.
-    initrd.write_bytes(base + bytes(-len(base) % 4) + overlay(scenarios))
+    initrd.write_bytes(base + bytes(-len(base) % 4) + overlay(scenarios, files))
     kernel = ["-kernel", str(folder / "vmlinuz"), "-append", KERNEL_LINE]
-    files = [*kernel, "-initrd", str(initrd)]
+    booted = [*kernel, "-initrd", str(initrd)]
     ports = ["-serial", f"file:{CONSOLE}", "-serial", "stdio"]
     with subprocess.Popen(
-        ["nice", QEMU, *MACHINE, *files, *ports],
+        ["nice", QEMU, *MACHINE, *booted, *ports],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,
-    ) as machine:
-        timer = threading.Timer(limit, machine.kill)
+    ) as emulator:
+        timer = threading.Timer(limit, emulator.kill)
         timer.start()
         try:
-            assert machine.stdout
-            for text in machine.stdout:
+            assert emulator.stdout
+            for text in emulator.stdout:
                 yield json.loads(text)
         finally:
             timer.cancel()
-            machine.kill()
+            emulator.kill()
 
 
-def check(scenarios: list[str]) -> None:
-    """Raise MissingError where this computer cannot run it, FailedError for an unknown scenario."""
+def chosen(scenarios: list[str]) -> list[str]:
+    """Return the scenarios named; without any, all that have no side on this computer.
+
+    Raises MissingError where this computer cannot run them, FailedError for an unknown one.
+    """
     for program, package in ((QEMU, "qemu-system-x86"), ("cpio", "cpio")):
         if shutil.which(program) is None:
             raise MissingError(f"{program} is missing: install Debian's package {package}")
@@ -191,6 +218,7 @@ def check(scenarios: list[str]) -> None:
     for name in scenarios:
         if name not in known:
             raise FailedError(f"no scenario {name!r}: choose among {', '.join(known)}")
+    return scenarios or [name for name in known if not has_side(name)]
 
 
 def judge(lines: list[Line], limit: float) -> None:
@@ -210,6 +238,8 @@ def show(line: Line) -> None:
     """Print a result for people."""
     if "test" in line:
         typer.echo(f"{line['outcome']:>7} {line['seconds']:6.1f} s  {line['test']}")
+    for name, value in line.get("properties", {}).items():
+        typer.echo(f"{'':19}{name}: {value}".rstrip())
     if line.get("outcome") == "failed":
         typer.echo(line["detail"])
 
@@ -223,15 +253,16 @@ def run(
         bool, typer.Option("--json", help="Print results as JSON lines.")
     ] = False,
 ) -> None:
-    """Run tests/vm/guest/test_NAME.py, or all, in an emulated machine with systemd and cgroup v2.
+    """Run tests/vm/guest/test_NAME.py in an emulated machine with systemd and cgroup v2.
+
+    Without a name it runs those that need the machine alone: not `links`, which takes minutes.
 
     Exits with 0 where all passed, with 2 where this computer lacks something, else with 1.
     """
     started = time.monotonic()
     lines: list[Line] = []
     try:
-        check(scenarios or [])
-        for line in boot(scenarios or [], limit):
+        for line in boot(chosen(scenarios or []), limit):
             lines.append(line)
             if json_lines:
                 typer.echo(json.dumps(line))
