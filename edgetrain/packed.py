@@ -45,8 +45,9 @@ class PackedModel:
 
 
 def packed_model(trainer: Trainer) -> PackedModel:
-    """Return what of a trainer predicts."""
+    """Return what of a trainer predicts. Raises ModelError for a scaling that is not its own."""
     model, mode = trainer.plan.model, trainer.plan.mode
+    check_channels(model, trainer.scaling)
     tensors = inference_state(model, mode, trainer.state())
     return PackedModel(model, mode, trainer.seed, trainer.scaling, tensors)
 
@@ -90,10 +91,20 @@ def read_packed(path: str | Path) -> PackedModel:
         model = Model.from_json(metadata.get("model", ""))
         for block in model.blocks():
             block.weights.check_mode(block.source, fields["mode"])
+        check_channels(model, fields["scaling"])
         check_tensors(tensors, inference_schema(model, fields["mode"]), "the model")
     except (ModelError, PayloadError) as error:
         raise PayloadError(f"{path} is damaged: {error}: copy it again") from None
     return PackedModel(model, **fields, tensors=tensors)
+
+
+def check_channels(model: Model, scaling: Scaling | None) -> None:
+    """Raise ModelError for constants of more or fewer channels than an example can have."""
+    if scaling is not None and model.input_features % len(scaling.center):
+        raise ModelError(
+            f"an example of {model.input_features} numbers cannot have the {len(scaling.center)} "
+            f"channels of the scaling: give that of its own data"
+        )
 
 
 def _scaling(name: str, value: Any) -> Scaling:

@@ -207,6 +207,13 @@ class Plan:
     def summary(self) -> str:
         """Return the arena's size and the plan's choices in one line."""
         waste = self.peak_bytes / self.lower_bound_bytes - 1
+        arena = (
+            f"arena {self.peak_bytes:,} bytes ({format_size(self.peak_bytes)}), {waste:.1%} over "
+            f"the most that is alive at once; mode {self.mode}"
+        )
+        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        if self.choices.latent == "signs":
+            return f"{arena}, predicts {self.micro_batch} at a time, {threads}"
         again = [
             f"{what}: layers {', '.join(map(str, sorted(layers)))}"
             for what, layers in (
@@ -216,10 +223,8 @@ class Plan:
             if layers
         ] + ["patches of the data gathered as they are read"] * self.gathered
         return (
-            f"arena {self.peak_bytes:,} bytes ({format_size(self.peak_bytes)}), {waste:.1%} over "
-            f"the most that is alive at once; mode {self.mode}, latents {self.choices.latent}, "
-            f"{self.gradient.describe()}, micro-batch {self.micro_batch} of batch {self.batch}, "
-            f"{self.threads} thread{'s' if self.threads > 1 else ''}, "
+            f"{arena}, latents {self.latent}, {self.gradient.describe()}, micro-batch "
+            f"{self.micro_batch} of batch {self.batch}, {threads}, "
             + ("; ".join(again) or "nothing made again")
         )
 

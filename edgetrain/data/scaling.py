@@ -115,7 +115,7 @@ class Scaling:
             if not isinstance(fields, Mapping) or set(fields) != {"center", "step"}:
                 raise ValueError("it needs the keys center and step, and no other")
             return cls(*(tuple(float(v) for v in fields[key]) for key in ("center", "step")))
-        except (ValueError, TypeError, RecursionError) as error:
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
             raise DataError(
                 f"not a scaling: {error}; delete it to have it computed anew"
             ) from error

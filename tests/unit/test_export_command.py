@@ -17,7 +17,7 @@ import edgetrain as et
 from edgetrain.cli import app
 from edgetrain.data import load as load_data
 from edgetrain.data.scaling import Scaling
-from edgetrain.errors import ConfigError, DataError, PayloadError
+from edgetrain.errors import ConfigError, DataError, ModelError, PayloadError
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -123,6 +123,9 @@ def test_a_mistake_is_named_with_its_cure(tmp_path: Path, checkpoint: Path) -> N
         export(checkpoint, "--packed", packed, "--scaling", tmp_path / "scaling.json")
     (tmp_path / "scaling.json").write_text("[]")
     with pytest.raises(DataError, match=r"scaling.json: not a scaling"):
+        export(checkpoint, "--packed", packed, "--scaling", tmp_path / "scaling.json")
+    Scaling((0.0,) * 3, (1.0,) * 3).save(tmp_path / "scaling.json")
+    with pytest.raises(ModelError, match="3 channels of the scaling"):
         export(checkpoint, "--packed", packed, "--scaling", tmp_path / "scaling.json")
     export(checkpoint, "--packed", packed)
     with pytest.raises(PayloadError, match="edgetrain-coordinator export makes one"):

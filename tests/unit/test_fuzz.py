@@ -32,13 +32,16 @@ from edgetrain.coordinator.checkpoint import Checkpoint, digest
 from edgetrain.coordinator.global_model import GlobalModel
 from edgetrain.coordinator.history import DeviceRecord, History, RoundRecord
 from edgetrain.data import store
+from edgetrain.data.scaling import Scaling
 from edgetrain.errors import EdgetrainError, PayloadError
 from edgetrain.memory_profiler.memory import peak_bytes, reset_peak, resident_bytes
 from edgetrain.model import Model
 from edgetrain.models.stack import classifier, stage
 from edgetrain.ops import Conv2d
 from edgetrain.ops.op import Mode
+from edgetrain.packed import export_packed
 from edgetrain.planner import plan
+from edgetrain.predictor import Predictor
 from edgetrain.schema import check_state
 from edgetrain.task import PlanSummary, Report, Task
 from edgetrain.train import Trainer, load
@@ -163,6 +166,12 @@ def read_trainer(content: bytes, folder: Path) -> None:
     trainer.fit(bytes(2 * trainer.plan.model.input_features), bytes(2))
 
 
+def read_predictor(content: bytes, folder: Path) -> None:
+    predictor = Predictor(fresh_file(folder, content), memory=ARENA)
+    (found,) = predictor.predict(bytes(math.prod(predictor.input_shape)))
+    assert 0 <= found < predictor.classes
+
+
 def read_fleet(content: bytes, folder: Path) -> None:
     del folder
     checkpoint = Checkpoint.decode(*tensorfile.decode(content))
@@ -213,6 +222,18 @@ def trainer_checkpoint(folder: Path) -> bytes:
     return path.read_bytes()
 
 
+def packed_file(model: Model, mode: Mode) -> Callable[[Path], bytes]:
+    """Return what packs a model that was trained on floats."""
+
+    def make(folder: Path) -> bytes:
+        trainer = trained(model, mode)
+        trainer.scaling = Scaling((0.5, -1.5, 2.0), (0.25, 1.0, 1e-3))
+        export_packed(trainer, folder / "packed")
+        return (folder / "packed").read_bytes()
+
+    return make
+
+
 def data_file(folder: Path) -> bytes:
     path = folder / "data"
     store.write(path, bytes(range(60)), bytes((0, 1, 2, 0, 1, 2)), 3, (5, 2))
@@ -241,6 +262,8 @@ PAYLOADS = {
         for name, t in TASKS.items()
     },
     "trainer": Payload(trainer_checkpoint, read_trainer),
+    "packed, mlp, fsb": Payload(packed_file(MLP, "fsb"), read_predictor),
+    "packed, images": Payload(packed_file(IMAGES, "bnn"), read_predictor),
     "fleet": Payload(lambda _: fleet_checkpoint(TASKS["mlp, luq4"]), read_fleet, signed),
     "data": Payload(data_file, read_data),
     "model": Payload(lambda _: IMAGES.to_json().encode(), read_model),
