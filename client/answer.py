@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from edgetrain.client.job import Workplace
 from edgetrain.client.node_settings import NodeSettings
 from edgetrain.client.records import check_hello
 from edgetrain.client.run import run_task
@@ -19,13 +20,11 @@ def work(
     task: Task,
     kind: str,
     node: NodeSettings,
-    folder: Path | None = None,
-    encoded: Path | None = None,
+    workplace: Workplace | None = None,
 ) -> Report:
     """Return the report of a task that came with a message of type `kind`.
 
-    `folder` and `encoded` are run_task's. Raises PayloadError for a task that is not this
-    device's to do.
+    `workplace` is run_task's. Raises PayloadError for a task that is not this device's to do.
     """
     if task.kind != kind:
         raise PayloadError(f"a task to {task.kind} came to {kind}")
@@ -36,12 +35,11 @@ def work(
         node.dataset,
         node.budget,
         node.machine,
-        folder=folder,
+        workplace=workplace,
         simulated=node.clock == "virtual",
         ledger=None if node.ledger is None else Path(node.ledger),
         ledger_key=None if node.ledger_key is None else Path(node.ledger_key),
         policy=node.policy,
-        encoded=encoded,
     )
 
 

@@ -4,7 +4,7 @@ Each step is in the journal before the next one begins, so that whoever ends thi
 moment, ends it between two of them:
 
     pulled      the instruction is ours; the coordinator will not give it again
-    started     another attempt at the work begins
+    started     another attempt at the work begins, where the last one's checkpoint ends
     answered    the reply is on our disk
     announced   the coordinator may know of the reply, and have some of its objects
     pushed      it has them all; what is left is to say that we are done
@@ -18,8 +18,11 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
+from edgetrain import tensorfile
+from edgetrain.checkpoint import trainer_fields
 from edgetrain.client.answer import introduction, work
 from edgetrain.client.backoff import Backoff
 from edgetrain.client.fleet.incoming import save_payload
@@ -32,6 +35,7 @@ from edgetrain.client.fleet.objects import (
     record_dict,
 )
 from edgetrain.client.fleet_api import ANY_SESSION, RUN_ENDED, FleetApi
+from edgetrain.client.job import Workplace
 from edgetrain.client.journal import Journal
 from edgetrain.client.node_settings import NodeSettings
 from edgetrain.client.own_samples import exported
@@ -46,6 +50,7 @@ from edgetrain.client.records import (
 )
 from edgetrain.client.state import StateFolder
 from edgetrain.errors import (
+    DataError,
     EdgetrainError,
     FleetError,
     PayloadError,
@@ -58,12 +63,15 @@ from edgetrain.task import Task, one_line
 __all__ = ["ATTEMPTS", "Errand", "Step"]
 
 ATTEMPTS = 10
-"""A task that was cut off so many times, by itself or by others, is given up."""
+"""A task that was cut off so many times at one point, by itself or by others, is given up."""
 PATIENCE = 8
 """How often one object is asked for before the whole errand is put off."""
 
-Step = Callable[[str], None]
-"""Is told what is about to be done: "pulling", "training", "evaluating" or "pushing"."""
+
+class Step(Protocol):
+    """Is told what is about to be done: "pulling", "training", "evaluating" or "pushing"."""
+
+    def __call__(self, state: str, detail: str = "") -> None: ...
 
 
 class Errand:
@@ -143,16 +151,20 @@ class Errand:
         if not incoming.exists():
             self._step("pulling")
             save_payload(self._pull, self.instruction.content_id, incoming)
-        attempt = sum(event["event"] == "started" for event in self._journal.events)
-        if attempt >= ATTEMPTS:
-            raise WorkerError(f"given up: cut off in each of {attempt} attempts")
-        self._journal.append({"event": "started"})
-        self._step("training" if self.instruction.message_type == "train" else "evaluating")
+        checkpoint = self._state.work / f"{self.instruction.content_id}.checkpoint"
+        done = steps_kept(checkpoint)
+        begun = [event for event in self._journal.events if event["event"] == "started"]
+        if sum(event.get("kept", 0) == done for event in begun) >= ATTEMPTS:
+            raise WorkerError(f"given up: cut off in {ATTEMPTS} attempts that got no further")
+        self._journal.append({"event": "started", "kept": done})
+        doing = "training" if self.instruction.message_type == "train" else "evaluating"
+        self._step(doing, f"going on after {done} micro-batches" if done else "")
         # A worker that outlives us for a moment writes its report where nobody looks for it.
-        folder = self._state.work / str(attempt)
+        folder = self._state.work / str(len(begun))
         folder.mkdir(exist_ok=True)
         task = Task.decode(map_file(incoming))
-        report = work(task, self.instruction.message_type, node, folder, incoming)
+        workplace = Workplace(folder, incoming, checkpoint, node.checkpoint)
+        report = work(task, self.instruction.message_type, node, workplace)
         report.write(self._state.work / "reply")
         return {ABOUT: about_report(report), METRICS: metrics_of(report)}
 
@@ -235,6 +247,17 @@ class Errand:
                 METRICS: metric_record(answer[METRICS]),
             }
         )
+
+
+def steps_kept(checkpoint: Path) -> int:
+    """Return the micro-batches whose work a file keeps; 0 where it keeps none that can be used."""
+    if not checkpoint.exists():
+        return 0
+    try:
+        _, metadata = tensorfile.read(checkpoint)
+        return int(trainer_fields(checkpoint, metadata)["steps"])
+    except (DataError, PayloadError):
+        return 0
 
 
 def wanted(reply: Reply, missing: list[str]) -> list[FlowerObject]:

@@ -20,7 +20,7 @@ __all__ = ["add_commands", "add_state", "folder"]
 
 SETTINGS = (
     *("dataset", "role", "device_class", "memory", "energy", "seconds", "threads"),
-    *("examples_per_second", "watts", "battery", "charger", "celsius", "ledger"),
+    *("examples_per_second", "watts", "battery", "charger", "celsius", "checkpoint", "ledger"),
 )
 """Options of `join` that go into the device's settings."""
 STOP_SECONDS = 60
@@ -63,6 +63,12 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--class", dest="device_class", metavar="NAME", help="its kind, e.g. pi-zero"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        metavar="TIME",
+        help="how often a long task's work is kept on the disk, to go on from after a kill: 5min, "
+        "if unsaid",
     )
     add_budget(parser)
 

@@ -9,17 +9,21 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import ClassVar
 
-from edgetrain.fields import Rule, check_fields, flag, text, whole
+from edgetrain.fields import Rule, check_fields, flag, maybe, real, text, whole
 from edgetrain.tensorfile import parse_json
 
-__all__ = ["PROBE", "SERVE", "Job", "debug_wanted"]
+__all__ = ["CHECKPOINT_SECONDS", "PROBE", "SERVE", "Job", "Workplace", "debug_wanted"]
 
 PROBE = "--probe"
 SERVE = "--serve"
 DEBUG_VARIABLE = "EDGETRAIN_DEBUG"
 MAX_PATH = 4096
+MAX_SECONDS = 1e9
+CHECKPOINT_SECONDS = 300.0
+"""So much work may be lost to a kill. BinaryNet's 14 MB are 4 GB a day then, which flash bears."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Job:
         micro_batch, threads, recompute: the plan's choices; recompute says that it makes what
             decides the peak more than once.
         durable: whether to wait until the disk holds the report.
+        checkpoint, checkpoint_seconds: those of a Workplace.
     """
 
     task: str
@@ -41,6 +46,8 @@ class Job:
     threads: int = 1
     recompute: bool = False
     durable: bool = True
+    checkpoint: str | None = None
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
 
     RULES: ClassVar[Mapping[str, Rule]] = {
         "task": text(MAX_PATH),
@@ -50,6 +57,8 @@ class Job:
         "threads": whole(1, 1024),
         "recompute": flag,
         "durable": flag,
+        "checkpoint": maybe(text(MAX_PATH)),
+        "checkpoint_seconds": real(0, MAX_SECONDS),
     }
 
     def to_json(self) -> str:
@@ -60,6 +69,25 @@ class Job:
     def from_json(cls, text: str) -> Job:
         """Return the job that JSON text describes. Raises PayloadError naming what is wrong."""
         return cls(**check_fields(parse_json(text), cls.RULES, "job"))
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where the files of a task lie that outlive the process of whoever asks for it.
+
+    Attributes:
+        folder: of the report and, unless it is encoded already, of the task; both stay there,
+            safely on the disk.
+        encoded: a file that holds the task, so that it is neither copied nor read here.
+        checkpoint: a file that keeps what has been done of a training, and that it goes on from;
+            nothing is kept without it.
+        checkpoint_seconds: the least time from one such checkpoint to the next.
+    """
+
+    folder: Path
+    encoded: Path | None = None
+    checkpoint: Path | None = None
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
 
 
 def debug_wanted() -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from edgetrain.client.job import CHECKPOINT_SECONDS
 from edgetrain.memory_profiler.budget import Budget
 from edgetrain.memory_profiler.device import Device
 from edgetrain.memory_profiler.energy.fit_file import load_fit
@@ -40,9 +41,10 @@ class NodeSettings(Settings):
     `edgetrain-profile calibrate` wrote, tells energy better than `watts`. `clock` "virtual" says
     that this is a simulated device, whose time is not this machine's. A task begins only with that
     share of the `battery`'s charge, with the `charger` "connected", and with no part hotter than
-    `celsius`, where the owner asks for it. `ledger` is the file that
-    keeps account of what each task used; none is kept unless it is named. `ledger-key` is the
-    private key that signs what it says; a file beside the ledger unless it is named.
+    `celsius`, where the owner asks for it. `ledger` is the file that keeps account of what each
+    task used; none is kept unless it is named. `ledger-key` is the private key that signs what it
+    says; a file beside the ledger unless it is named. `checkpoint` is how many seconds of a
+    training may be lost to a kill: so often it is kept on the disk.
     """
 
     table: ClassVar[str] = "node-config"
@@ -62,6 +64,7 @@ class NodeSettings(Settings):
     battery: float | None = setting(optional(real(0, 1)), None)
     charger: Literal["any", "connected"] = setting(choice("any", "connected"), "any")
     celsius: float | None = setting(optional(real(-60, 150)), None)
+    checkpoint: float = setting(quantity("seconds"), CHECKPOINT_SECONDS)
     ledger: str | None = setting(optional(text), None)
     ledger_key: str | None = setting(optional(text), None)
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 from edgetrain.client.account import accounted, plan_summary
 from edgetrain.client.held import admitted, counted, early, held_to, why_killed
-from edgetrain.client.job import Job
+from edgetrain.client.job import Job, Workplace
 from edgetrain.client.processes import Ended, run_fresh, run_warm
 from edgetrain.data import store
 from edgetrain.errors import (
@@ -48,12 +49,11 @@ def run_task(
     budget: Budget,
     device: Device | None = None,
     *,
-    folder: Path | None = None,
+    workplace: Workplace | None = None,
     simulated: bool = False,
     ledger: Path | None = None,
     ledger_key: Path | None = None,
     policy: Policy = ANY_TIME,
-    encoded: Path | None = None,
 ) -> Report:
     """Return the report of a task, done in a worker process.
 
@@ -67,9 +67,9 @@ def run_task(
     and `policy` allows it (see enforce.admission). The worker is held to the budget's memory and
     energy, the owner's seconds and the task's deadline: where it passes one it is stopped, and
     reports what it has learnt so far; a plan that was killed for its memory is not tried again
-    with the same ledger. Task and report lie in `folder` and stay there, safely on the disk;
-    without it they are temporary. `encoded` is a file that holds the task already, so that it is
-    neither copied nor read here. `simulated` is for a device that is not this machine: it is held
+    with the same ledger. Task and report are temporary without a `workplace`; with one that names a
+    checkpoint a training goes on where it was cut off, is limited anew, and reports the time and
+    the joules of its last part. `simulated` is for a device that is not this machine: it is held
     to no limit, its time is not judged by this machine's clock (the owner's seconds are by the
     modelled speed, the deadline by the caller), and its worker may have done other tasks. Its
     peak memory is that of the first task of the same shape, which a fresh worker does.
@@ -93,19 +93,8 @@ def run_task(
     limits = Limits(seconds=HANGING_SECONDS)
     if not simulated:
         limits = held_to(choice, budget, device, time_limit(task, budget))
-    with accounted(ledger, ledger_key, task, choice, budget) as settle, place(folder) as there:
-        job = Job(
-            task=str(encoded or Path(there) / "task"),
-            data=str(dataset),
-            report=str(Path(there) / "report"),
-            micro_batch=choice.plan.micro_batch,
-            threads=choice.plan.threads,
-            recompute=choice.plan.recomputed > 0,
-            durable=folder is not None,
-        )
-        Path(job.report).unlink(missing_ok=True)
-        if encoded is None:
-            replace_file(Path(job.task), [task.encode()], durable=job.durable)
+    with accounted(ledger, ledger_key, task, choice, budget) as settle, place(workplace) as there:
+        job = job_of(task, dataset, choice, there, durable=workplace is not None)
         if simulated:
             ended = run_warm(job, limits) if shape in PEAKS else run_fresh(job, limits)
             report = with_modelled_use(collect(task, Path(job.report), ended, limits), choice)
@@ -203,9 +192,35 @@ def time_limit(task: Task, budget: Budget) -> float:
     return min([*limits, HANGING_SECONDS])
 
 
-def place(folder: Path | None) -> AbstractContextManager[Path | str]:
-    """Return a context that holds the folder for task and report."""
-    return nullcontext(folder) if folder else tempfile.TemporaryDirectory(prefix="edgetrain-")
+@contextmanager
+def place(workplace: Workplace | None) -> Iterator[Workplace]:
+    """Yield where the files of a task lie; without such a place they are gone at the end."""
+    if workplace is not None:
+        yield workplace
+        return
+    with tempfile.TemporaryDirectory(prefix="edgetrain-") as folder:
+        yield Workplace(Path(folder))
+
+
+def job_of(
+    task: Task, dataset: Path | str | None, choice: Choice, there: Workplace, *, durable: bool
+) -> Job:
+    """Return the job of a task, whose file is there, and no report yet."""
+    report, encoded = there.folder / "report", there.encoded or there.folder / "task"
+    report.unlink(missing_ok=True)
+    if there.encoded is None:
+        replace_file(encoded, [task.encode()], durable=durable)
+    return Job(
+        task=str(encoded),
+        data=str(dataset),
+        report=str(report),
+        micro_batch=choice.plan.micro_batch,
+        threads=choice.plan.threads,
+        recompute=choice.plan.recomputed > 0,
+        durable=durable,
+        checkpoint=str(there.checkpoint) if there.checkpoint else None,
+        checkpoint_seconds=there.checkpoint_seconds,
+    )
 
 
 def collect(task: Task, path: Path, ended: Ended, limits: Limits) -> Report:

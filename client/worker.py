@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgetrain.client.job import PROBE, SERVE, Job, debug_wanted
+from edgetrain.client.progress import keeping, kept
 from edgetrain.data import store
 from edgetrain.data.store import StoredDataset
 from edgetrain.errors import BudgetError, DataError, EdgetrainError, WorkerError
@@ -105,9 +106,13 @@ def work(job: Job, task: Task, mapped: memoryview, data: StoredDataset, should_s
     if task.kind == "evaluate":
         metrics = trainer.evaluate(data.features, data.labels, should_stop=should_stop)
         return Work(trainer.plan, metrics, metrics.examples, trainer.steps, False, {})
-    ran_out = learn(trainer, data, task.local_epochs, should_stop)
+    before = trainer.metrics
+    if job.checkpoint is not None:
+        place = Path(job.checkpoint)
+        should_stop = keeping(trainer, place, job.checkpoint_seconds, should_stop)
+    ran_out = learn(trainer, data, task.local_epochs - trainer.epochs, should_stop)
     # The metrics are of the last epoch alone, which may have been cut short.
-    metrics = trainer.metrics
+    metrics = trainer.metrics if trainer.metrics.examples else before
     used = trainer.epochs * data.examples + metrics.examples % data.examples
     if ran_out and not used:
         raise MemoryError
@@ -116,7 +121,7 @@ def work(job: Job, task: Task, mapped: memoryview, data: StoredDataset, should_s
 
 
 def prepare(job: Job, task: Task) -> Trainer:
-    """Return a trainer of the job's plan with the task's state."""
+    """Return a trainer of the job's plan with the task's state, or where a predecessor left it."""
     chosen = plan(
         task.model,
         task.batch,
@@ -125,12 +130,11 @@ def prepare(job: Job, task: Task) -> Trainer:
         threads=job.threads,
         recompute="always" if job.recompute else "never",
     )
-    trainer = Trainer(
-        chosen,
-        seed=task.seed,
-        learning_rate=task.learning_rate,
-        stream=derive_key("train", task.seed, task.version, task.device),
-    )
+    stream = derive_key("train", task.seed, task.version, task.device)
+    found = kept(Path(job.checkpoint), task, chosen, stream) if job.checkpoint else None
+    if found is not None:
+        return found
+    trainer = Trainer(chosen, seed=task.seed, learning_rate=task.learning_rate, stream=stream)
     trainer.load_state(task.state)
     return trainer
 

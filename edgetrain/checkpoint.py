@@ -1,8 +1,14 @@
-"""What a trainer's checkpoint says beside its tensors, read strictly: it may come from anywhere."""
+"""A trainer's checkpoint: a file of tensors and of what else training goes on from.
+
+It is read strictly, because it may come from anywhere.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from functools import reduce
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,10 +18,20 @@ from edgetrain.fields import Rule, choice, flag, maybe, real, several, whole
 from edgetrain.gradient import GRADIENT
 from edgetrain.model import Model
 from edgetrain.planner import Plan, plan, recomputing
+from edgetrain.schema import Schema
 from edgetrain.step import FLIP_THRESHOLD
-from edgetrain.tensorfile import parse_json
+from edgetrain.storage import Buffer
+from edgetrain.tensorfile import State, parse_json, read, write_parts
 
-__all__ = ["FORMAT", "VERSION", "plan_fields", "plan_of", "trainer_fields"]
+__all__ = [
+    "FORMAT",
+    "VERSION",
+    "plan_fields",
+    "plan_of",
+    "read_checkpoint",
+    "trainer_fields",
+    "write_checkpoint",
+]
 
 FORMAT = "edgetrain-checkpoint"
 VERSION = "2"
@@ -53,6 +69,45 @@ RULES: Mapping[str, Rule] = {
     "input_type": maybe(choice(*get_args(InputType))),
 }
 """The numbers that a trainer goes on from. Plan and epoch check the rest of what they are given."""
+
+
+def write_checkpoint(
+    path: Path | str,
+    model: Model,
+    fields: Mapping[str, Any],
+    schema: Schema,
+    part: Callable[[str], Buffer],
+) -> None:
+    """Write what a trainer goes on from, whole or not at all; `part` gives a tensor's bytes.
+
+    Raises StorageError.
+    """
+    metadata = {
+        "format": FORMAT,
+        "version": VERSION,
+        "model": model.to_json(),
+        "trainer": json.dumps(fields),
+        "crc32": str(checksum(schema, part)),
+    }
+    write_parts(path, schema, part, metadata)
+
+
+def read_checkpoint(path: Path | str) -> tuple[State, dict[str, str]]:
+    """Return a file's tensors, views of it, and its metadata, for trainer_fields to read.
+
+    Raises DataError for a file that cannot be read, PayloadError for one that is damaged.
+    """
+    tensors, metadata = read(path)
+    # Those of early builds have none.
+    told = metadata.get("crc32")
+    if told is not None and told != str(checksum(tensors, lambda name: tensors[name].data)):
+        raise PayloadError(f"{path} is damaged: its tensors are not those that were written")
+    return tensors, metadata
+
+
+def checksum(names: Iterable[str], part: Callable[[str], Buffer]) -> int:
+    """Return the CRC-32 of tensors, in the order of their names."""
+    return reduce(lambda crc, name: zlib.crc32(part(name), crc), sorted(names), 0)
 
 
 def trainer_fields(path: Path | str, metadata: Mapping[str, str]) -> dict[str, Any]:

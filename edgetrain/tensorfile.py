@@ -11,9 +11,10 @@ old file or the new one, whatever happens in between.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ __all__ = [
     "parse_json",
     "read",
     "write",
+    "write_parts",
 ]
 
 MAX_BYTES = 1 << 30
@@ -113,6 +115,20 @@ def write(
     `durable` waits until the disk holds it. Raises StorageError when it cannot be written.
     """
     replace_file(Path(path), chunks(tensors, metadata or {}), durable=durable)
+
+
+def write_parts(
+    path: Path | str,
+    schema: Mapping[str, tuple[str, tuple[int, ...]]],
+    part: Callable[[str], Buffer],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write, as `write` does, tensors that are read out one by one: never two are held at once.
+
+    `schema` maps the name of a tensor to its dtype and shape, `part` to its bytes.
+    """
+    head = header(schema, metadata or {})
+    replace_file(Path(path), itertools.chain(head, map(part, in_order(schema))))
 
 
 def read(path: Path | str, max_bytes: int = MAX_BYTES) -> tuple[State, dict[str, str]]:
@@ -254,27 +270,34 @@ def is_sizes(found: object) -> bool:
 
 def chunks(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> list[Buffer]:
     """Return the file's bytes as a list of buffers: the header, then each tensor's own."""
+    schema = {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
+    return header(schema, metadata) + [tensors[name].data for name in in_order(schema)]
+
+
+def in_order(schema: Mapping[str, tuple[str, tuple[int, ...]]]) -> list[str]:
+    """Return the names of tensors in the order in which their bytes lie."""
     order = list(DTYPES)
-    names = sorted(tensors, key=lambda name: (order.index(tensors[name].dtype), name))
-    header: dict[str, Any] = {METADATA: dict(metadata)} if metadata else {}
+    return sorted(schema, key=lambda name: (order.index(schema[name][0]), name))
+
+
+def header(
+    schema: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Mapping[str, str]
+) -> list[Buffer]:
+    """Return what comes before the tensors' bytes: the length of the header, and the header."""
+    if METADATA in schema:
+        raise PayloadError(f"a tensor cannot be called {METADATA}")
+    entries: dict[str, Any] = {METADATA: dict(metadata)} if metadata else {}
     position = 0
-    for name in names:
-        if name == METADATA:
-            raise PayloadError(f"a tensor cannot be called {METADATA}")
-        tensor = tensors[name]
-        end = position + len(tensor.data)
-        header[name] = {
-            "dtype": tensor.dtype,
-            "shape": list(tensor.shape),
-            "data_offsets": [position, end],
-        }
+    for name in in_order(schema):
+        dtype, shape = schema[name]
+        end = position + math.prod(shape) * DTYPES[dtype][0]
+        entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, end]}
         position = end
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
     text += b" " * (-len(text) % ALIGNMENT)
-    if len(text) > MAX_HEADER_BYTES or len(names) > MAX_TENSORS:
+    if len(text) > MAX_HEADER_BYTES or len(schema) > MAX_TENSORS:
         raise PayloadError(
-            f"{len(names)} tensors with a header of {len(text)} bytes are over the limits of "
+            f"{len(schema)} tensors with a header of {len(text)} bytes are over the limits of "
             f"{MAX_TENSORS} and {MAX_HEADER_BYTES}"
         )
-    head: list[Buffer] = [len(text).to_bytes(LENGTH_BYTES, "little"), text]
-    return head + [tensors[name].data for name in names]
+    return [len(text).to_bytes(LENGTH_BYTES, "little"), text]

@@ -5,14 +5,19 @@ Standard library and the native engine alone, so that a device's worker needs no
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from edgetrain import _native
-from edgetrain.checkpoint import FORMAT, VERSION, plan_fields, plan_of, trainer_fields
+from edgetrain.checkpoint import (
+    plan_fields,
+    plan_of,
+    read_checkpoint,
+    trainer_fields,
+    write_checkpoint,
+)
 from edgetrain.engines import start
 from edgetrain.errors import DataError, ModelError, PayloadError
 from edgetrain.examples import Examples, InputType
@@ -23,12 +28,15 @@ from edgetrain.planner import Plan
 from edgetrain.schedule import check_schedule, decay
 from edgetrain.schema import Schema, check_state, check_tensors, moment_schema, state_schema
 from edgetrain.step import FLIP_THRESHOLD, batch_begin, batches_of, step_settings
-from edgetrain.tensorfile import State, Tensor, read, write
+from edgetrain.tensorfile import State, Tensor
 
-__all__ = ["LEARNING_RATE", "Metrics", "Trainer", "load"]
+__all__ = ["LEARNING_RATE", "STREAMS", "Metrics", "Trainer", "load"]
 
 LEARNING_RATE = 0.04
 """Of a latent's or a scale's range, a step (ALGORITHMS: the knob that matters)."""
+
+STREAMS = (1 << 32) - 1
+"""Of a stream these bits count."""
 
 
 class Trainer:
@@ -54,7 +62,7 @@ class Trainer:
     ) -> None:
         self.plan = plan
         self.seed = seed
-        self.stream = stream & 0xFFFFFFFF
+        self.stream = stream & STREAMS
         self.learning_rate = learning_rate
         self.flip_threshold = flip_threshold
         self.steps = 0
@@ -148,7 +156,10 @@ class Trainer:
 
     def state(self) -> State:
         """Return what was learnt: see edgetrain.schema for the tensors."""
-        return self._read(state_schema(self.plan.model, self.plan.mode, self.plan.latent))
+        return {
+            name: Tensor(dtype, shape, self.tensor(name))
+            for name, (dtype, shape) in self._state().items()
+        }
 
     def load_state(self, state: State) -> None:
         """Take over a state, forget the optimiser's, and leave the epoch at hand.
@@ -169,9 +180,9 @@ class Trainer:
     def save(self, path: str | Path) -> None:
         """Write a checkpoint, whole or not at all, from which training goes on bit for bit.
 
-        Raises StorageError.
+        Never more than one tensor is copied at a time. Raises StorageError.
         """
-        tensors = self.state() | self._read(self._moments())
+        schema = self._state() | self._moments()
         fields = {
             **plan_fields(self.plan),
             "seed": self.seed,
@@ -186,13 +197,7 @@ class Trainer:
             "input_type": self.input_type,
             "scaling": None if self.scaling is None else self.scaling.to_json(),
         }
-        metadata = {
-            "format": FORMAT,
-            "version": VERSION,
-            "model": self.plan.model.to_json(),
-            "trainer": json.dumps(fields),
-        }
-        write(Path(path), tensors, metadata)
+        write_checkpoint(path, self.plan.model, fields, schema, self.tensor)
 
     def _restore(self, tensors: State, fields: dict[str, Any]) -> None:
         self._write(tensors)
@@ -205,13 +210,11 @@ class Trainer:
 
             self.scaling = Scaling.from_json(fields["scaling"])
 
+    def _state(self) -> Schema:
+        return state_schema(self.plan.model, self.plan.mode, self.plan.latent)
+
     def _moments(self) -> Schema:
         return moment_schema(self.plan.model, self.plan.mode, self.plan.latent)
-
-    def _read(self, schema: Schema) -> State:
-        return {
-            name: Tensor(dtype, shape, self.tensor(name)) for name, (dtype, shape) in schema.items()
-        }
 
     def _write(self, tensors: State) -> None:
         for name, tensor in tensors.items():
@@ -302,7 +305,7 @@ def load(path: str | Path, *, threads: int | None = None) -> Trainer:
 
     Raises DataError for a file that cannot be read, PayloadError for one that is not a checkpoint.
     """
-    tensors, metadata = read(Path(path))
+    tensors, metadata = read_checkpoint(path)
     fields = trainer_fields(path, metadata)
     try:
         model = Model.from_json(metadata["model"])

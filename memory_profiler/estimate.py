@@ -133,8 +133,13 @@ def estimate(
 
 def state_bytes(plan: Plan) -> int:
     """Return the bytes of a model's trained state: weights and batch-norm statistics."""
+    return sum(_tensor_bytes(plan))
+
+
+def _tensor_bytes(plan: Plan) -> list[int]:
+    """Return the bytes of each tensor of the state."""
     schema = state_schema(plan.model, plan.mode, plan.latent)
-    return sum(DTYPES[dtype][0] * math.prod(shape) for dtype, shape in schema.values())
+    return [DTYPES[dtype][0] * math.prod(shape) for dtype, shape in schema.values()]
 
 
 def work_of(plan: Plan, examples: float) -> Work:
@@ -166,10 +171,11 @@ def _moments(
     examples = dataset_bytes // (plan.model.input_features + 1)
     # A 32-bit index an example.
     order = Part("order of the examples", _pages(4 * examples))
+    checkpoint = Part("tensor of a checkpoint", _pages(max(_tensor_bytes(plan))))
     trained = Part("trained state", state)
     update = Part("update", _pages(_update_buffers(plan, codec)))
     return (
-        (*running, data, order),
+        (*running, data, order, checkpoint),
         (*running, data, trained),
         (worker, data, task, trained, update),
     )

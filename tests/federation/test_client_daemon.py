@@ -28,9 +28,11 @@ from edgetrain.client.run import run_task
 from edgetrain.client.state import StateFolder
 from edgetrain.errors import FleetError, PayloadError, StorageError
 from edgetrain.memory_profiler.budget import Budget
+from edgetrain.planner import plan
 from edgetrain.task import Report, Task
+from edgetrain.train import Trainer
 
-FEATURES, CLASSES, EXAMPLES = 10, 3, 40
+FEATURES, CLASSES, EXAMPLES, BATCH = 10, 3, 40, 20
 MODEL = models.mlp(inputs=FEATURES, classes=CLASSES, hidden=(8,))
 
 
@@ -325,6 +327,30 @@ def test_a_task_that_ends_the_daemon_each_time_is_given_up(
             daemon(state).run()
     daemon(state).run()
     assert "given up" in str(answered(server, message_id).error.reason)
+
+
+def test_attempts_that_got_further_do_not_count(
+    server: FleetServer, state: StateFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message_id = server.send(state.node_id, task_to_record(a_task()))
+    trainer = Trainer(plan(MODEL, BATCH))
+
+    def work(*given: Any) -> Report:
+        trainer.steps += 1
+        trainer.save(given[-1].checkpoint)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(errand, "work", work)
+        for _ in range(2 * errand.ATTEMPTS):
+            with pytest.raises(Killed):
+                daemon(state).run()
+    said: list[str] = []
+    daemon(state, said).run()
+    assert f"training: going on after {2 * errand.ATTEMPTS} micro-batches" in said
+    # It is none of this task's, so that the worker begins anew.
+    report = record_to_report(answered(server, message_id).content, a_task())
+    assert report.update == run_task(a_task(), state.settings["dataset"], Budget()).update
 
 
 def test_a_full_disk_is_waited_out(

@@ -14,6 +14,7 @@ import pytest
 from small_task import small_task, write_noise
 
 from edgetrain import models
+from edgetrain.client.job import Workplace
 from edgetrain.client.run import run_task
 from edgetrain.errors import DataError, PayloadError, StorageError
 from edgetrain.memory_profiler.budget import Budget
@@ -118,10 +119,16 @@ def test_without_its_ledger_a_task_does_not_run(data: Path, tmp_path: Path) -> N
     folder = tmp_path / "work"
     folder.mkdir()
     with pytest.raises(StorageError):
-        run_task(a_task(), data, ROOMY, folder=folder, ledger=tmp_path / "absent" / "ledger")
+        run_task(
+            a_task(),
+            data,
+            ROOMY,
+            workplace=Workplace(folder),
+            ledger=tmp_path / "absent" / "ledger",
+        )
     (tmp_path / "notes").write_text("not a ledger\n")
     with pytest.raises(PayloadError):
-        run_task(a_task(), data, ROOMY, folder=folder, ledger=tmp_path / "notes")
+        run_task(a_task(), data, ROOMY, workplace=Workplace(folder), ledger=tmp_path / "notes")
     assert list(folder.iterdir()) == []
 
 

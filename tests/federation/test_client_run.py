@@ -16,7 +16,7 @@ import pytest
 from small_task import small_task
 
 from edgetrain import models
-from edgetrain.client.job import Job
+from edgetrain.client.job import Job, Workplace
 from edgetrain.client.run import plan_task, run_task
 from edgetrain.data import store
 from edgetrain.errors import (
@@ -242,14 +242,14 @@ def test_an_instruction_set_nobody_has_is_named(
 
 def test_task_and_report_stay_in_a_folder_that_is_named(data: Path, tmp_path: Path) -> None:
     task = a_task()
-    report = run_task(task, data, ROOMY, folder=tmp_path)
+    report = run_task(task, data, ROOMY, workplace=Workplace(tmp_path))
     assert Task.decode((tmp_path / "task").read_bytes()) == task
     assert Report.decode((tmp_path / "report").read_bytes(), task).update == report.update
 
 
 def test_an_old_report_is_not_taken_for_a_new_one(data: Path, tmp_path: Path) -> None:
-    run_task(a_task(), data, ROOMY, folder=tmp_path)
-    report = run_task(a_task(), tmp_path / "absent.etd", ROOMY, folder=tmp_path)
+    run_task(a_task(), data, ROOMY, workplace=Workplace(tmp_path))
+    report = run_task(a_task(), tmp_path / "absent.etd", ROOMY, workplace=Workplace(tmp_path))
     assert report.status == "failed"
 
 
@@ -300,7 +300,9 @@ def test_a_worker_that_dies_is_a_failed_report(
     folder.mkdir()
     reports: list[Report] = []
     thread = threading.Thread(
-        target=lambda: reports.append(run_task(a_task(**ENDLESS), large, ROOMY, folder=folder))
+        target=lambda: reports.append(
+            run_task(a_task(**ENDLESS), large, ROOMY, workplace=Workplace(folder))
+        )
     )
     thread.start()
     os.kill(worker_of(folder), number)

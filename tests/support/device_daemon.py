@@ -33,7 +33,7 @@ class DeviceDaemon:
             file.write(f"heartbeat_seconds = {heartbeat_seconds}\n")
         self.call(
             *("join", str(enrolment), "--data", str(device.node_config()["dataset"])),
-            *("--memory", "256MiB", "--class", device.settings.name),
+            *("--memory", "256MiB", "--class", device.settings.name, "--checkpoint", "50ms"),
             *("--ledger", str(self.folder / f"{device.name}.ledger")),
         )
 

@@ -235,10 +235,7 @@ def stop_after(steps: int) -> Callable[[], bool]:
 
 def everything(one: et.Trainer) -> tuple[object, ...]:
     """Return all that decides how a trainer goes on, and what it says of its epoch."""
-    moments = [
-        bytes(tensor.data)
-        for tensor in one._read(moment_schema(one.plan.model, one.plan.mode)).values()
-    ]
+    moments = [one.tensor(name) for name in moment_schema(one.plan.model, one.plan.mode)]
     counts = (one.steps, one.epochs, one._steps_since_load, one.metrics)
     return bytes_of(one), moments, counts
 
