@@ -92,6 +92,7 @@ def outcome_of(report: Report, ended: Ended) -> Outcome:
         enforcement=ended.enforced.enforcement if ended.enforced else None,
         cause=ended.cause if ended.enforced else None,
         cgroup_peak_bytes=ended.enforced.cgroup_peak if ended.enforced else None,
+        network=ended.enforced.network if ended.enforced else None,
     )
 
 

@@ -12,7 +12,7 @@ import atexit
 import contextlib
 import json
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO
 
 from edgetrain.client.job import SERVE, Job, debug_wanted
@@ -50,12 +50,12 @@ def run_fresh(job: Job, limits: Limits, joules: Joules | None = None) -> Ended:
     """Do a job in a process of its own, held to its limits.
 
     One that passes a limit is asked to stop, so that it reports what it has, and killed when its
-    grace has passed.
+    grace has passed. No worker has a network, whatever the limits say.
     """
     try:
         enforced = supervise(
             worker_command(WORKER, job.to_json()),
-            limits,
+            replace(limits, network="none"),
             joules=joules,
             env=worker_environment(),
             stdin=subprocess.DEVNULL,
@@ -95,7 +95,7 @@ class WarmWorker:
     def __init__(self) -> None:
         self.running = Supervised(
             worker_command(WORKER, SERVE),
-            Limits(),
+            Limits(network="none"),
             env=worker_environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

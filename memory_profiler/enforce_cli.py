@@ -48,6 +48,9 @@ def run_command(
     grace: Annotated[
         float, typer.Option(min=0, help="Seconds from the request to stop to the end.")
     ] = GRACE_SECONDS,
+    no_network: Annotated[
+        bool, typer.Option("--no-network", help="Let it make no socket, not even a local one.")
+    ] = False,
     belts: Annotated[str, typer.Option(help=f"Of {', '.join(BELTS)}.")] = ",".join(BELTS),
     battery: Annotated[
         float | None, typer.Option(help="Begin only with this share of charge, 0 to 1.")
@@ -78,8 +81,9 @@ def run_command(
         data=None if data is None else parse_size(data),
         seconds=budget.seconds,
         energy=budget.energy,
+        network="none" if no_network else None,
         grace=grace,
-        belts=belts_of(belts),
+        belts=belts_of(belts) | ({"network"} if no_network else set()),
     )
     admit(Policy(battery=battery, charger=charger, celsius=celsius), budget.memory).require()
     counted = energy_of(limits, watts)
@@ -142,6 +146,7 @@ def fields_of(
         "limits": asdict(limits) | {"belts": sorted(limits.belts)},
         **asdict(ended),
         "enforcement": ended.enforcement,
+        "network": ended.network,
         **joules,
     }
 
@@ -160,6 +165,8 @@ def show(limits: Limits, ended: Enforced, joules: dict[str, Any]) -> None:
     table.add_row("belts", f"{', '.join(ended.belts) or 'none'}: {ended.enforcement}")
     if ended.no_group:
         table.add_row("no group", ended.no_group)
+    if ended.no_filter:
+        table.add_row("network", f"open: {ended.no_filter}")
     Console(stderr=True, highlight=False).print(table)
 
 

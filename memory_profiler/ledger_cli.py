@@ -140,7 +140,10 @@ def show_tasks(path: Path, tasks: list[Task], last: int) -> None:
     console.print(f"{path}: {len(shown)} of {len(tasks)} tasks", soft_wrap=True)
     console.print(table)
     console.print("expected, measured and allowed: peak memory of the training process")
-    console.print("held: hard by the kernel, in a control group; soft by a watch")
+    console.print(
+        "held: hard by the kernel, in a control group; soft by a watch; "
+        "network open: it could make sockets"
+    )
     if sources:
         console.print(f"energy is {' or '.join(sources)}")
 
@@ -153,7 +156,7 @@ def row(task: Task) -> tuple[str, ...]:
         datetime.fromtimestamp(task.started, UTC).strftime("%m-%d %H:%M"),
         f"{intent.kind} {intent.version}",
         outcome.status if task.outcome else "running",
-        outcome.enforcement or UNKNOWN,
+        outcome.held or UNKNOWN,
         format_size(intent.predicted_peak_bytes),
         UNKNOWN if peak is None else format_size(peak),
         "any" if limit is None else format_size(limit),

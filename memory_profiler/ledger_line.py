@@ -1,6 +1,6 @@
 """One line of a ledger: what a task may use or has used, the sums so far, and two checksums.
 
-A line is a JSON object, `{"ledger":4,"number":..,"previous":..,"time":..,"intent":{..} or
+A line is a JSON object, `{"ledger":5,"number":..,"previous":..,"time":..,"intent":{..} or
 "outcome":{..},"totals":{..},"sha256":..}`. `previous` is the sha256 of the whole line before it,
 newline included, which chains the lines; `sha256` is that of all bytes of this line before itself,
 so that the last line is covered as well. What is unknown is null, never 0.
@@ -21,7 +21,7 @@ from edgetrain.errors import ConfigError, PayloadError
 from edgetrain.fields import Rule, check_fields, choice, maybe, real, text, whole
 from edgetrain.memory_profiler.budget import Budget
 from edgetrain.memory_profiler.device import Device
-from edgetrain.memory_profiler.enforce.enforced import CAUSES, Cause, Enforcement
+from edgetrain.memory_profiler.enforce.enforced import CAUSES, Cause, Enforcement, Network
 from edgetrain.task import (
     MAX_COUNT,
     MAX_JOULES,
@@ -45,10 +45,10 @@ __all__ = [
     "digest",
 ]
 
-VERSION = 4
+VERSION = 5
 READABLE = 2
 """The oldest version that is read."""
-LATER = {"enforcement": None, "cause": None, "cgroup_peak_bytes": None}
+LATER = {"enforcement": None, "cause": None, "cgroup_peak_bytes": None, "network": None}
 """What outcomes of older versions do not say, or not all of it."""
 PREFIX = b'{"ledger":'
 """How every line begins."""
@@ -124,6 +124,7 @@ class Outcome:
         cause: why the process ended, a key of enforce.enforced.CAUSES, or null.
         cgroup_peak_bytes: the most charged to the control group of the process, or null; it is
             another measure than measured_peak_bytes, which are those resident.
+        network: "none" where the process could make no socket, "open" where it could, or null.
     """
 
     status: OutcomeStatus
@@ -136,6 +137,7 @@ class Outcome:
     enforcement: Enforcement | None = None
     cause: Cause | None = None
     cgroup_peak_bytes: int | None = None
+    network: Network | None = None
 
     RULES: ClassVar[Mapping[str, Rule]] = {
         "status": choice(*get_args(OutcomeStatus)),
@@ -148,7 +150,13 @@ class Outcome:
         "enforcement": maybe(choice(*get_args(Enforcement))),
         "cause": maybe(choice(*CAUSES)),
         "cgroup_peak_bytes": maybe(COUNT),
+        "network": maybe(choice(*get_args(Network))),
     }
+
+    @property
+    def held(self) -> str | None:
+        """How the process was held, as people read it: "hard", or "soft, network open"."""
+        return self.enforcement and self.enforcement + ", network open" * (self.network == "open")
 
 
 ENTRIES: dict[str, type[Intent] | type[Outcome]] = {"intent": Intent, "outcome": Outcome}

@@ -154,7 +154,7 @@ def row(number: int, task: Task) -> tuple[str, ...]:
         f"{number} {intent.kind} {intent.version}",
         started.strftime("%Y-%m-%d %H:%M"),
         ended(task),
-        outcome.enforcement or UNKNOWN,
+        outcome.held or UNKNOWN,
         f"{plan.mode}, {plan.micro_batch} at a time",
         size(intent.predicted_peak_bytes),
         size(outcome.measured_peak_bytes),

@@ -7,7 +7,7 @@ from typing import Literal
 
 from edgetrain.memory_profiler.enforce.limits import Belt
 
-__all__ = ["CAUSES", "Cause", "Enforced", "Enforcement"]
+__all__ = ["CAUSES", "Cause", "Enforced", "Enforcement", "Network"]
 
 Cause = Literal[
     "finished", "memory_data", "memory_soft", "memory_hard", "seconds", "energy", "killed"
@@ -22,6 +22,7 @@ CAUSES: dict[Cause, str] = {
     "killed": "a signal that came from elsewhere ended it",
 }
 Enforcement = Literal["hard", "soft"]
+Network = Literal["none", "open"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Enforced:
         cgroup_peak: bytes, the most ever charged to its control group, or None if nobody counted.
         belts: what held it to its limits.
         no_group: why there was no control group, where there was to be one; else empty.
+        no_filter: why it could use the network, where it was not to; else empty.
         words: the end of what it wrote to stderr, where that was kept.
     """
 
@@ -50,9 +52,15 @@ class Enforced:
     cgroup_peak: int | None
     belts: tuple[Belt, ...]
     no_group: str = ""
+    no_filter: str = ""
     words: str = ""
 
     @property
     def enforcement(self) -> Enforcement:
         """Whether the kernel itself stood guard, or a watch that a quick command can outrun."""
         return "hard" if "group" in self.belts else "soft"
+
+    @property
+    def network(self) -> Network:
+        """Whether it had no network, or as much of one as whoever started it."""
+        return "none" if "network" in self.belts else "open"

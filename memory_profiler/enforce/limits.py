@@ -11,13 +11,14 @@ from edgetrain.sizes import format_size
 
 __all__ = ["BELTS", "GRACE_SECONDS", "PERIOD_SECONDS", "Belt", "Limits"]
 
-Belt = Literal["group", "data", "watchdog", "seconds", "energy"]
+Belt = Literal["group", "data", "watchdog", "seconds", "energy", "network"]
 BELTS: dict[Belt, str] = {
     "group": "a control group whose memory the kernel limits, hard",
     "data": "RLIMIT_DATA: an allocation past it fails, where the command can catch it",
     "watchdog": "resident memory is looked at every 20 ms",
     "seconds": "time since the start",
     "energy": "joules since the start, as a meter counts them",
+    "network": "a filter of system calls: no socket can be made, by the command or what it starts",
 }
 
 GRACE_SECONDS = 2.0
@@ -47,6 +48,7 @@ class Limits:
         data_reserve: bytes by which the command may raise that, to tell what it has done.
         seconds: since the start.
         energy: joules since the start.
+        network: "none" for no network.
         grace: seconds from the request to stop (SIGTERM) to the end (SIGKILL).
         belts: those that may be used; one without its limit is not.
     """
@@ -56,6 +58,7 @@ class Limits:
     data_reserve: int = 0
     seconds: float | None = None
     energy: float | None = None
+    network: Literal["none"] | None = None
     grace: float = GRACE_SECONDS
     belts: frozenset[Belt] = frozenset(BELTS)
 
@@ -82,5 +85,6 @@ class Limits:
             None if self.memory is None else format_size(self.memory),
             None if self.seconds is None else f"{self.seconds:g} s",
             None if self.energy is None else f"{self.energy:g} J",
+            None if self.network is None else "no network",
         ]
         return ", ".join(part for part in told if part) or "no limit"

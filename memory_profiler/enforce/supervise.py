@@ -28,6 +28,7 @@ from edgetrain.memory_profiler.enforce.limits import (
     Belt,
     Limits,
 )
+from edgetrain.memory_profiler.enforce.socket_filter import socket_filter
 from edgetrain.memory_profiler.enforce.watchdog import Look, Watchdog, descendants
 
 __all__ = ["Joules", "Supervised", "supervise"]
@@ -73,8 +74,9 @@ class Supervised:
 
     joules is asked at every look; without it there is no belt for energy. The end of stderr is
     kept where that is subprocess.PIPE; the other streams are the caller's, through `process`.
-    Control groups are looked for under `root`; `no_group` says why there is none, in which case
-    the other belts hold. Raises WorkerError when the command cannot be started.
+    Control groups are looked for under `root`; `no_group` says why there is none, and `no_filter`
+    why it can use the network, in which case the other belts hold. Raises WorkerError when the
+    command cannot be started.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Supervised:
     ) -> None:
         self.limits = limits
         self.no_group = ""
+        self.no_filter = ""
         self._joules = joules
         self._group = self._make_group(root)
         self._stopped: Cause | None = None
@@ -100,13 +103,21 @@ class Supervised:
         self._ended: Enforced | None = None
         self._began = time.monotonic()
         try:
-            self.process = launch(
-                command, limits, self._group, env=env, stdin=stdin, stdout=stdout, stderr=stderr
+            self.process, unfiltered = launch(
+                command,
+                limits,
+                self._group,
+                self._make_filter(),
+                env=env,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
             )
         except BaseException:
             if self._group:
                 self._group.remove()
             raise
+        self.no_filter = self.no_filter or unfiltered
         self._watchdog = Watchdog(self.process.pid)
         self._poll = select.poll()
         self._life = self._register_life()
@@ -129,6 +140,7 @@ class Supervised:
             "watchdog": True,
             "seconds": True,
             "energy": self._joules is not None,
+            "network": not self.no_filter,
         }
         return tuple(belt for belt, had in at_hand.items() if had and self.limits.wants(belt))
 
@@ -208,6 +220,7 @@ class Supervised:
                 cgroup_peak=self._group.peak_bytes() if self._group else None,
                 belts=self.belts,
                 no_group=self.no_group,
+                no_filter=self.no_filter,
                 words=self._words.decode(errors="replace"),
             )
             if self._group:
@@ -222,6 +235,15 @@ class Supervised:
         except EnforceError as error:
             self.no_group = str(error)
             return None
+
+    def _make_filter(self) -> bytes:
+        if not self.limits.wants("network"):
+            return b""
+        try:
+            return socket_filter()
+        except EnforceError as error:
+            self.no_filter = str(error)
+            return b""
 
     def _register_life(self) -> int | None:
         """Let the poll wake when the process ends; without it, that shows at the next look."""

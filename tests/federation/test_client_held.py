@@ -180,6 +180,7 @@ def test_a_worker_whose_plan_is_right_never_passes_its_memory(data: Path, tmp_pa
     assert (report.status, report.reason) == ("trained", "")
     assert report.predicted_peak_bytes == expected
     ((_, outcome),) = entries(tmp_path / "ledger")
+    assert outcome.network in ("none", "open")
     assert outcome.cause == "finished"
     assert outcome.measured_peak_bytes is not None
     assert outcome.measured_peak_bytes <= memory
@@ -329,6 +330,7 @@ def test_a_report_says_nothing_of_belts_but_the_ledger_does(data: Path, tmp_path
     assert isinstance(report, Report)
     ((_, outcome),) = entries(tmp_path / "ledger")
     assert outcome.enforcement in ("hard", "soft")
+    assert outcome.network in ("none", "open")
     assert outcome.cause == "finished"
     assert outcome.measured_peak_bytes is not None
     assert outcome.measured_peak_bytes <= MEMORY

@@ -15,8 +15,10 @@ from edgetrain import models
 from edgetrain.client import processes
 from edgetrain.client.job import Job
 from edgetrain.client.processes import WarmWorker, end_idle, run_fresh, run_warm
-from edgetrain.errors import DataError
+from edgetrain.errors import DataError, EnforceError
+from edgetrain.memory_profiler.enforce import supervise
 from edgetrain.memory_profiler.enforce.limits import Limits
+from edgetrain.memory_profiler.enforce.socket_filter import socket_filter
 from edgetrain.task import Report, Task
 
 FEATURES, CLASSES, EXAMPLES = 64, 4, 200
@@ -59,6 +61,26 @@ def test_a_warm_worker_computes_what_a_fresh_one_does(tmp_path: Path) -> None:
         warm = report_of(job)
         assert (warm.update, warm.loss, warm.steps) == (fresh.update, fresh.loss, fresh.steps)
     assert len(processes.IDLE) == 1
+
+
+def test_no_worker_has_a_network_and_each_computes_what_one_with_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    try:
+        socket_filter()
+    except EnforceError as error:
+        pytest.skip(str(error))
+    job = a_job(tmp_path)
+    enforced = run_fresh(job, UNHURRIED).enforced
+    assert enforced is not None
+    assert (enforced.network, enforced.no_filter) == ("none", "")
+    without = report_of(job)
+    warm = WarmWorker()
+    assert "network" in warm.running.belts
+    warm.end()
+    monkeypatch.setattr(supervise, "socket_filter", bytes)
+    run_fresh(job, UNHURRIED)
+    assert report_of(job).update == without.update
 
 
 def test_a_warm_worker_takes_the_memory_that_a_fresh_one_takes(tmp_path: Path) -> None:

@@ -74,6 +74,17 @@ def test_who_passes_the_budget_is_stopped(arguments: list[str], cause: str) -> N
     assert ended.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("belts", [[], ["--belts", "watchdog"]], ids=["all", "one"])
+def test_a_command_is_without_a_network_where_that_is_asked(belts: list[str]) -> None:
+    makes_a_socket = ("--", sys.executable, "-c", "import socket; socket.socket()")
+    refused = told("--no-network", *belts, *makes_a_socket)
+    if refused["no_filter"]:
+        pytest.skip(f"no filter here: {refused['no_filter']}")
+    assert (refused["code"], refused["network"], refused["belts"]) == (1, "none", ["network"])
+    made = told(*belts, *makes_a_socket)
+    assert (made["code"], made["network"], made["belts"]) == (0, "open", [])
+
+
 def test_energy_is_modelled_where_a_power_is_given() -> None:
     fields = told("--watts", "10", "--", "true")
     assert fields["joules"] == pytest.approx(10 * fields["seconds"], rel=1)

@@ -340,15 +340,16 @@ def test_two_processes_take_turns(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("version", "unsaid"),
     [
-        (2, b',"enforcement":null,"cause":null,"cgroup_peak_bytes":null'),
-        (3, b',"cgroup_peak_bytes":null'),
+        (2, b',"enforcement":null,"cause":null,"cgroup_peak_bytes":null,"network":null'),
+        (3, b',"cgroup_peak_bytes":null,"network":null'),
+        (4, b',"network":null'),
     ],
 )
 def test_a_line_of_an_older_version_is_read(version: int, unsaid: bytes) -> None:
     outcome = Outcome("trained", "", 17_100_000, 540, 2.5, 1.6, "modelled")
     line = Line(1, "0" * 64, 1e9, outcome, Totals().plus(outcome))
     body, _, _ = line.encode().rpartition(b',"sha256":"')
-    old = body.replace(b'"ledger":4', b'"ledger":%d' % version).replace(unsaid, b"")
+    old = body.replace(b'"ledger":5', b'"ledger":%d' % version).replace(unsaid, b"")
     assert len(old) < len(body)
     sealed = old + b',"sha256":"' + hashlib.sha256(old).hexdigest().encode() + b'"}\n'
     assert Line.decode(sealed) == line

@@ -135,18 +135,22 @@ def test_what_held_a_task_to_its_budget_is_shown(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "160")
     held = replace(
-        OUTCOMES[0], enforcement="hard", cause="finished", cgroup_peak_bytes=12_345 * 1024
+        OUTCOMES[0],
+        enforcement="soft",
+        network="open",
+        cause="finished",
+        cgroup_peak_bytes=12_345 * 1024,
     )
     with Ledger(ledger) as opened:
         opened.begin(replace(INTENT, version=9))
         opened.end(held)
     assert run("report", str(ledger), "--last", "1") == 0
-    assert "hard" in capsys.readouterr().out.partition("held: ")[0]
+    assert "soft, network open" in capsys.readouterr().out.partition("held: ")[0]
     told = fields(capsys, "report", str(ledger))["tasks"][-1]["outcome"]
-    assert (told["enforcement"], told["cause"]) == ("hard", "finished")
+    assert (told["enforcement"], told["cause"]) == ("soft", "finished")
     assert told["cgroup_peak_bytes"] == 12_345 * 1024
     shown = page(ledger, capsys)
-    assert "<td>hard</td>" in shown
+    assert "<td>soft, network open</td>" in shown
     assert "12.1 MiB" in shown
 
 
