@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     from edgetrain.errors import EdgetrainError as EdgetrainError
     from edgetrain.model import Model as Model
     from edgetrain.onnx import export_onnx as export_onnx
+    from edgetrain.onnx_import import from_onnx as from_onnx
     from edgetrain.packed import export_packed as export_packed
     from edgetrain.planner import Plan as Plan
     from edgetrain.planner import plan as plan
     from edgetrain.predictor import Predictor as Predictor
+    from edgetrain.torch import from_torch as from_torch
     from edgetrain.train import Metrics as Metrics
     from edgetrain.train import Trainer as Trainer
     from edgetrain.train import load as load
@@ -40,6 +42,8 @@ _HOME = {
     "Trainer": "edgetrain.train",
     "export_onnx": "edgetrain.onnx",
     "export_packed": "edgetrain.packed",
+    "from_onnx": "edgetrain.onnx_import",
+    "from_torch": "edgetrain.torch",
     "load": "edgetrain.train",
     "plan": "edgetrain.planner",
     "simulate": "edgetrain.coordinator.simulation.simulate",

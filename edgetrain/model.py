@@ -30,7 +30,7 @@ from edgetrain.ops import (
 )
 from edgetrain.ops.weights import LIMIT
 
-__all__ = ["Block", "Model"]
+__all__ = ["Block", "Model", "image_shape"]
 
 FORMAT = "edgetrain-model"
 VERSION = 1
@@ -102,7 +102,7 @@ class Model:
 
         Raises ModelError when the layers do not fit one another.
         """
-        object.__setattr__(self, "input_shape", _image_shape(input_shape))
+        object.__setattr__(self, "input_shape", image_shape(input_shape))
         object.__setattr__(self, "layers", layers)
         if not 0 < len(self.layers) <= MAXIMUM_LAYERS:
             raise ModelError(
@@ -198,7 +198,7 @@ class Model:
         return cls(shape, tuple(_layer(layer) for layer in layers[: MAXIMUM_LAYERS + 1]))
 
 
-def _image_shape(shape: int | Sequence[int]) -> tuple[int, int, int]:
+def image_shape(shape: int | Sequence[int]) -> tuple[int, int, int]:
     """Return height, width and channels. Raises ModelError for a shape that cannot be."""
     sizes = [shape] if isinstance(shape, int) else list(shape)
     if not 1 <= len(sizes) <= 3 or any(type(size) is not int for size in sizes):

@@ -27,7 +27,10 @@ __all__ = [
 ]
 
 ModelArgument = Annotated[
-    str, typer.Argument(help=f"{', '.join(MODELS)}, or a JSON file that describes a model.")
+    str,
+    typer.Argument(
+        help=f"{', '.join(MODELS)}, or a file that describes a model: of JSON, or .onnx."
+    ),
 ]
 Hidden = Annotated[str, typer.Option(help="Widths of the hidden layers, with commas.")]
 ModeOption = Annotated[

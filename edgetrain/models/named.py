@@ -9,6 +9,7 @@ from pathlib import Path
 from edgetrain.errors import ConfigError, ModelError
 from edgetrain.model import Model
 from edgetrain.models import MODELS
+from edgetrain.onnx_import import from_onnx
 from edgetrain.ops.linear import Training
 from edgetrain.settings import nearest
 
@@ -24,7 +25,7 @@ def named_model(
     first: Training = "auto",
     last: Training = "int8",
 ) -> Model:
-    """Return a model of ours for some data, or the one that a JSON file describes.
+    """Return a model of ours for some data, or the one that a file of JSON or ONNX describes.
 
     hidden is the widths of the hidden layers, with commas; only mlp has them, and only mlp takes
     any number of inputs: the others are made for one shape of data. first="auto" leaves the first
@@ -43,6 +44,8 @@ def named_model(
     path = Path(name)
     if not path.is_file():
         raise ConfigError(f"{name!r} is neither a model nor a file: {nearest(name, MODELS)}")
+    if path.suffix == ".onnx":
+        return from_onnx(path, first="int8" if first == "auto" else first, last=last)
     try:
         return Model.from_json(path.read_text())
     except (OSError, UnicodeDecodeError) as error:

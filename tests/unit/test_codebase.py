@@ -45,6 +45,8 @@ EXPORTS = {
     "__version__",
     "export_onnx",
     "export_packed",
+    "from_onnx",
+    "from_torch",
     "load",
     "models",
     "plan",
