@@ -38,7 +38,8 @@ from edgetrain.memory_profiler.enforce.cgroup import ChildGroup, make_group
 from edgetrain.memory_profiler.enforce.launch import launch
 from edgetrain.memory_profiler.enforce.limits import Limits
 from edgetrain.memory_profiler.estimate import OVER, UNDER, estimate
-from edgetrain.memory_profiler.memory import WORKER, probe_base, worker_command, worker_environment
+from edgetrain.memory_profiler.memory import WORKER, worker_command, worker_environment
+from edgetrain.memory_profiler.probe import probe_base
 from edgetrain.model import Model
 from edgetrain.ops.op import Latent, Mode
 from edgetrain.planner import Plan, plan
@@ -224,7 +225,9 @@ def run(command: Sequence[str]) -> tuple[str, int | None]:
     """Return what a process printed, and the peak of the control group that it was born in."""
     group = own_group()
     try:
-        process = launch(command, Limits(), group, env=worker_environment(), stdout=subprocess.PIPE)
+        process, _ = launch(
+            command, Limits(), group, b"", env=worker_environment(), stdout=subprocess.PIPE
+        )
         printed, _ = process.communicate()
         if process.returncode != 0:
             raise WorkerError(f"a worker ended with {process.returncode}: see above")

@@ -14,7 +14,7 @@ from edgetrain.memory_profiler.enforce.enforced import Cause
 from edgetrain.memory_profiler.enforce.joules import Counted, count, modelled
 from edgetrain.memory_profiler.enforce.limits import Limits
 from edgetrain.memory_profiler.estimate import Estimate
-from edgetrain.memory_profiler.memory import probe_private
+from edgetrain.memory_profiler.probe import probe_private
 from edgetrain.sizes import format_size
 
 __all__ = ["admitted", "counted", "early", "held_to", "short_of_memory", "why_killed"]

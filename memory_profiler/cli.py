@@ -18,9 +18,10 @@ from edgetrain.memory_profiler.enforce_cli import run_command as run_budgeted
 from edgetrain.memory_profiler.estimate_cli import estimate_command
 from edgetrain.memory_profiler.inference_cli import inference_command
 from edgetrain.memory_profiler.ledger_cli import report_command, verify_command
-from edgetrain.memory_profiler.memory import PROBE_SAMPLES, available_bytes, probe_base
+from edgetrain.memory_profiler.memory import available_bytes
 from edgetrain.memory_profiler.meters_cli import meters_command
 from edgetrain.memory_profiler.options import Json
+from edgetrain.memory_profiler.probe import PROBE_SAMPLES, forget_probes, probe_base
 
 __all__ = ["app", "main"]
 
@@ -33,7 +34,12 @@ app = typer.Typer(
 
 @app.command()
 def probe(json: Json = False) -> None:
-    """Measure the training process of this machine while it does nothing."""
+    """Measure the training process of this machine while it does nothing, even if it was known.
+
+    Other commands, and a device's daemon, measure only when something has changed that it depends
+    on: this package, Python, the machine, its kernel, the environment.
+    """
+    forget_probes()
     base, left = probe_base(), available_bytes()
     if json:
         told = {"base_bytes": base, "samples": PROBE_SAMPLES, "available_bytes": left}

@@ -14,7 +14,7 @@ from edgetrain.errors import ConfigError
 from edgetrain.memory_profiler.budget import Interval, format_joules, format_seconds
 from edgetrain.memory_profiler.device import Device
 from edgetrain.memory_profiler.energy.law import Usage, Work
-from edgetrain.memory_profiler.memory import probe_base
+from edgetrain.memory_profiler.probe import probe_base
 from edgetrain.planner import Plan
 from edgetrain.schema import state_schema, trained_schema
 from edgetrain.sizes import format_size

@@ -12,22 +12,16 @@ from __future__ import annotations
 
 import os
 import sys
-from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
-from edgetrain.errors import WorkerError
 from edgetrain.memory_profiler.control_groups import own_groups
 from edgetrain.memory_profiler.kernel_files import table_bytes
 
 __all__ = [
-    "PROBE_SAMPLES",
     "WORKER",
     "available_bytes",
     "peak_bytes",
     "private_bytes",
-    "probe_base",
-    "probe_private",
     "reset_peak",
     "resident_bytes",
     "worker_command",
@@ -36,8 +30,6 @@ __all__ = [
 
 ROOT = Path("/")
 WORKER = "edgetrain.client.worker"
-PROBE_SAMPLES = 5
-PROBE_SECONDS = 60
 # glibc's own first values, which it would raise by up to 64 MiB as buffers come and go. Held where
 # they are, what a worker frees goes back to the system, and what it holds can be foretold.
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
@@ -100,57 +92,3 @@ def worker_command(worker: str = WORKER, *arguments: str) -> list[str]:
 def worker_environment() -> dict[str, str]:
     """Return the environment of a training worker: this process's, and a frugal allocator."""
     return {**ALLOCATOR, **os.environ}
-
-
-class Probe(NamedTuple):
-    """What a worker that trained next to nothing took: peak and private memory, in bytes."""
-
-    peak: int
-    private: int
-
-
-def probe_base(worker: str = WORKER, samples: int = PROBE_SAMPLES) -> int:
-    """Return the peak memory in bytes of a training worker that trains next to nothing.
-
-    The median over fresh processes of the real worker, each of which does the smallest task there
-    is, so that all of a task's code is in memory, and reports its own VmHWM. Probed once in the
-    life of the calling process. Raises WorkerError when the worker cannot be started or does not
-    answer with its numbers.
-    """
-    return sorted(one.peak for one in _probes(worker, samples))[samples // 2]
-
-
-def probe_private(worker: str = WORKER, samples: int = PROBE_SAMPLES) -> int:
-    """Return the most private memory in bytes that any of the same workers had in the end."""
-    return max(one.private for one in _probes(worker, samples))
-
-
-@cache
-def _probes(worker: str, samples: int) -> tuple[Probe, ...]:
-    return tuple(_probe_once(worker) for _ in range(samples))
-
-
-def _probe_once(worker: str) -> Probe:
-    # Imported here because a worker, which imports this module, must not pay for it.
-    import subprocess  # noqa: PLC0415
-
-    command = worker_command(worker, "--probe")
-    try:
-        answer = subprocess.run(
-            command,
-            env=worker_environment(),
-            capture_output=True,
-            text=True,
-            timeout=PROBE_SECONDS,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise WorkerError(f"the memory probe `{' '.join(command)}` did not run: {error}") from error
-    numbers = answer.stdout.split()
-    if answer.returncode != 0 or len(numbers) != 2 or not all(map(str.isdecimal, numbers)):
-        last = (answer.stderr.strip() or answer.stdout.strip() or "no output").splitlines()[-1]
-        raise WorkerError(
-            f"the memory probe `{' '.join(command)}` ended with {answer.returncode} ({last}): "
-            "run it by hand to see why"
-        )
-    return Probe(*map(int, numbers))

@@ -27,7 +27,7 @@ from edgetrain.memory_profiler.enforce.admission import Policy
 from edgetrain.memory_profiler.estimate import UNDER
 from edgetrain.memory_profiler.ledger import read, verify
 from edgetrain.memory_profiler.ledger_line import Intent, Outcome
-from edgetrain.memory_profiler.memory import probe_private
+from edgetrain.memory_profiler.probe import probe_private
 from edgetrain.planner import plan
 from edgetrain.task import Report, Task
 from edgetrain.train import Trainer

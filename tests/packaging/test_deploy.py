@@ -106,3 +106,4 @@ def test_the_devices_unit_leaves_the_daemon_what_it_needs() -> None:
     assert "ProtectControlGroups" not in service
     assert service["RestartPreventExitStatus"] == str(ConfigError.exit_code)
     assert service["StateDirectory"] == "edgetrain-client"
+    assert service["CacheDirectory"] == "edgetrain-client", "what is measured once is kept"

@@ -12,13 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgetrain.errors import DataError, WorkerError
+from edgetrain.errors import DataError
 from edgetrain.memory_profiler.memory import (
     available_bytes,
     peak_bytes,
     private_bytes,
-    probe_base,
-    probe_private,
     reset_peak,
     resident_bytes,
     worker_command,
@@ -243,54 +241,7 @@ def test_any_text_is_a_figure_unknown_or_a_clear_error(
         assert found is None or found >= 0
 
 
-# The probe.
-
-
-def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> str:
-    """Return the name of a module that stands for the worker."""
-    name = f"worker_{tmp_path.name}"
-    write(tmp_path, {f"{name}.py": code})
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    return name
-
-
-def test_the_probe_is_the_median_of_fresh_processes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    log = tmp_path / "log"
-    log.write_text("")
-    code = (
-        "import sys\n"
-        "assert sys.argv[1:] == ['--probe']\n"
-        f"log = open({str(log)!r}, 'r+')\n"
-        "calls = len(log.read())\n"
-        "log.write('x')\n"
-        "print([500, 100, 300, 200, 400][calls], 10 * calls)\n"
-    )
-    name = worker(tmp_path, monkeypatch, code)
-    assert probe_base(name) == 300
-    assert probe_base(name) == 300
-    assert probe_private(name) == 40
-    assert log.read_text() == "xxxxx", "probed once in the life of this process"
-
-
-@pytest.mark.parametrize(
-    ("code", "named"),
-    [
-        ("raise SystemExit('out of order')", "ended with 1 .*out of order"),
-        ("print('none')", "none"),
-        ("print(500)", "500"),
-        ("print(500, None)", "None"),
-        ("", "no output"),
-        ("import missing_module", "missing_module"),
-    ],
-)
-def test_a_worker_that_does_not_answer_is_named(
-    code: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    name = worker(tmp_path, monkeypatch, code)
-    with pytest.raises(WorkerError, match=named):
-        probe_base(name)
+# How a worker starts.
 
 
 def test_a_worker_starts_where_nothing_can_shadow_it_with_a_frugal_allocator(
