@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from edgetrain.client.backoff import Backoff, jittered
 from edgetrain.client.enrolment import Enrolment
+from edgetrain.client.fleet.hold import Hold
 from edgetrain.client.fleet.identity import ServerClock
 from edgetrain.client.fleet.transport import Transport, trust
 from edgetrain.client.fleet_api import FleetApi
@@ -27,6 +28,8 @@ from edgetrain.signing import PrivateKey
 __all__ = ["Daemon", "connect"]
 
 UNAUTHORISED, PRECONDITION_FAILED = http.client.UNAUTHORIZED, http.client.PRECONDITION_FAILED
+RETURN_SECONDS = 0.5
+"""Between a question that was held and the next: many may have been woken at once."""
 QUIET_SECONDS = 60.0
 """A reply is looked for every second; this long after the last one it has been found."""
 REFUSALS = (UNAUTHORISED, PRECONDITION_FAILED)
@@ -114,13 +117,23 @@ class Daemon:
         self._state.require_room()
         # What a predecessor left, who was killed when it was done, belongs to no other task.
         self._state.clear_work()
-        instruction = self._api.pull_message()
+        self._tell("idle")
+        hold = self._hold()
+        instruction = self._api.pull_message(hold)
         if instruction is not None:
             journal.append({"event": "pulled", "instruction": instruction.to_fields()})
             return False
-        self._tell("idle")
-        self._wait(jittered(self._enrolment.poll_seconds))
+        self._wait(jittered(RETURN_SECONDS if hold.applied else self._enrolment.poll_seconds))
         return False
+
+    def _hold(self) -> Hold:
+        """Return for how long this device would wait to be told of work, unless it is paused."""
+        enrolment = self._enrolment
+        return Hold(
+            seconds=jittered(enrolment.hold_seconds),
+            look_seconds=enrolment.poll_seconds,
+            wanted=lambda: not self._state.paused,
+        )
 
     def _come_online(self, journal: Journal) -> None:
         try:

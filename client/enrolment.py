@@ -7,6 +7,8 @@ It is TOML, and `edgetrain-coordinator enroll` writes it:
     ca = '''-----BEGIN CERTIFICATE...  the authority of the certificates that it shows
     key = '''-----BEGIN PRIVATE KEY... the device's own key, of an elliptic curve
     poll_seconds = 15.0                optional: how often to ask for work, on the average
+    hold_seconds = 240.0               optional: how long, on the average, the coordinator's door
+                                       may wait with the answer until there is work; 0 for never
     heartbeat_seconds = 300.0          optional: how often to be heard of; 10 to 1800
 
 Whoever has it is the device.
@@ -20,12 +22,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from edgetrain.client.fleet.hold import LONGEST_HOLD
 from edgetrain.errors import ConfigError, PayloadError
 from edgetrain.fields import Rule, check_fields, real, text
 from edgetrain.storage import map_file
 
 __all__ = ["Enrolment", "read_enrolment"]
 
+OPTIONAL = ("poll_seconds", "hold_seconds", "heartbeat_seconds")
 HEADER = "# For `edgetrain-client join`. Whoever has this file is the device: keep it secret.\n"
 LONGEST_NAME = 128
 LONGEST_PEM = 1 << 14
@@ -56,7 +60,9 @@ class Enrolment:
         address: host and port of the coordinator.
         ca: PEM of the authority whose certificates the coordinator shows.
         key: PEM of the device's private key.
-        poll_seconds: how long it waits, on the average, between two questions for work.
+        poll_seconds: how long it waits, on the average, between two questions for work that the
+            coordinator's door does not hold, and how often it looks meanwhile whether it is paused.
+        hold_seconds: how long it would be held, on the average.
         heartbeat_seconds: it is taken for lost after twice that without a word from it.
     """
 
@@ -65,6 +71,7 @@ class Enrolment:
     ca: str
     key: str = field(repr=False)
     poll_seconds: float = 15.0
+    hold_seconds: float = 240.0
     heartbeat_seconds: float = 300.0
 
     RULES: ClassVar[Mapping[str, Rule]] = {
@@ -73,6 +80,8 @@ class Enrolment:
         "ca": pem,
         "key": pem,
         "poll_seconds": real(0.1, 86400),
+        # What is drawn around it is LONGEST_HOLD at most.
+        "hold_seconds": real(0, LONGEST_HOLD / 1.5),
         # Flower takes no others.
         "heartbeat_seconds": real(10, 1800),
     }
@@ -80,7 +89,7 @@ class Enrolment:
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> Enrolment:
         """Return the enrolment in a table. Raises PayloadError naming what is wrong."""
-        given = {name: getattr(cls, name) for name in ("poll_seconds", "heartbeat_seconds")}
+        given = {name: getattr(cls, name) for name in OPTIONAL}
         return cls(**check_fields({**given, **fields}, cls.RULES, "enrolment"))
 
     def to_toml(self) -> str:

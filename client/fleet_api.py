@@ -6,6 +6,7 @@ it answers makes no sense.
 
 from __future__ import annotations
 
+from edgetrain.client.fleet.hold import Hold
 from edgetrain.client.fleet.messages import Instruction, Reply
 from edgetrain.client.fleet.objects import FlowerObject
 from edgetrain.client.fleet.transport import Transport
@@ -62,12 +63,12 @@ class FleetApi:
         fields = self._node | {"heartbeat_interval": interval}
         return bool(self._call("send-node-heartbeat", "SendNodeHeartbeat", fields)["success"])
 
-    def pull_message(self) -> Instruction | None:
-        """Return what is asked of this node, or None.
+    def pull_message(self, hold: Hold | None = None) -> Instruction | None:
+        """Return what is asked of this node, or None; a coordinator that can may use `hold`.
 
         The coordinator gives an instruction once: who does not keep it safe has lost it.
         """
-        answer = self._call("pull-messages", "PullMessages", self._node, LARGEST_MESSAGE)
+        answer = self._call("pull-messages", "PullMessages", self._node, LARGEST_MESSAGE, hold)
         messages, trees = answer["messages_list"], answer["message_object_trees"]
         if not messages:
             return None
@@ -126,7 +127,14 @@ class FleetApi:
     def _public_key(self) -> bytes:
         return self.transport.key.public_pem
 
-    def _call(self, route: str, name: str, fields: Fields, limit: int = LARGEST_WORD) -> Fields:
+    def _call(
+        self,
+        route: str,
+        name: str,
+        fields: Fields,
+        limit: int = LARGEST_WORD,
+        hold: Hold | None = None,
+    ) -> Fields:
         request = encode(f"{name}Request", fields)
-        body = self.transport.post(f"/v1/fleet/{route}", request, limit)
+        body = self.transport.post(f"/v1/fleet/{route}", request, limit, hold)
         return decode(f"{name}Response", body)

@@ -6,6 +6,7 @@ It takes from the run's configuration (`flwr run --run-config`):
     checkpoints    folder where every version is kept; a run that was cut off goes on from there
     directions     path of a JSON file that is read before every round: whether to pause, and
                    budgets in place of the fleet's; "" for none
+    waker          path of the socket where a door is told who has been sent a message; "" for none
     result         path of a JSON file for the history when all rounds are done; "" for none
 
 Paths are those of the machine that runs the ServerApp.
@@ -25,13 +26,14 @@ from edgetrain.coordinator.checkpoint import CheckpointFolder
 from edgetrain.coordinator.directions import Directions
 from edgetrain.coordinator.guarded_grid import GuardedGrid
 from edgetrain.coordinator.loop import Event, Loop, RoundBegun, RoundEnded, TaskAnswered
+from edgetrain.coordinator.wake import wake
 from edgetrain.errors import ConfigError, EdgetrainError
 from edgetrain.settings import nearest
 from edgetrain.storage import replace_file
 
 __all__ = ["app"]
 
-KEYS = ("fleet", "checkpoints", "result", "directions")
+KEYS = ("fleet", "checkpoints", "result", "directions", "waker")
 
 app = ServerApp()
 
@@ -41,8 +43,11 @@ def main(grid: Grid, context: Context) -> None:
     """Run all rounds of the fleet that the run's configuration names."""
     try:
         # A simulation's Grid has nothing to be guarded from.
-        guarded = GuardedGrid(grid) if isinstance(grid, HttpGrid) else grid
-        run(guarded, {key: str(value) for key, value in context.run_config.items()})
+        settings = {key: str(value) for key, value in context.run_config.items()}
+        waker = settings.get("waker")
+        sent = partial(wake, Path(waker)) if waker else None
+        guarded = GuardedGrid(grid, sent) if isinstance(grid, HttpGrid) else grid
+        run(guarded, settings)
     except EdgetrainError as error:
         # Flower's log shows the traceback; this line says what to do.
         print(f"error: {error}", flush=True)

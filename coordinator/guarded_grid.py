@@ -8,7 +8,7 @@ that makes no sense is an error like any other.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from flwr.app import Error, Message, Metadata, RecordDict
@@ -45,10 +45,14 @@ class Announced:
 
 
 class GuardedGrid(Grid):
-    """Flower's Grid over HTTP, but for how it takes replies."""
+    """Flower's Grid over HTTP, but for how it takes replies.
 
-    def __init__(self, grid: HttpGrid) -> None:
+    `sent` is told the nodes that messages have been sent to.
+    """
+
+    def __init__(self, grid: HttpGrid, sent: Callable[[list[int]], None] | None = None) -> None:
         self._grid = grid
+        self._sent = sent
         self._announced: dict[str, Announced] = {}
 
     def set_run(self, run: Run) -> None:
@@ -81,7 +85,11 @@ class GuardedGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Send messages; see Grid."""
-        return self._grid.push_messages(messages)
+        messages = list(messages)
+        identities = self._grid.push_messages(messages)
+        if self._sent is not None:
+            self._sent([message.metadata.dst_node_id for message in messages])
+        return identities
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None

@@ -178,6 +178,7 @@ class Keeper:
                 "checkpoints": str(folder / CHECKPOINTS),
                 "result": str(folder / RESULT),
                 "directions": str(directions_of(self.place, self.record.run)),
+                "waker": str(self.place.waker),
             }
         )
         self._missed = 0

@@ -109,6 +109,11 @@ class Place:
         return self.folder / "control.sock"
 
     @property
+    def waker(self) -> Path:
+        """The socket on which the proxy is told which nodes have been sent messages."""
+        return self.folder / "wake.sock"
+
+    @property
     def lock(self) -> Path:
         """Held by the one service that works in the folder."""
         return self.folder / "lock"

@@ -171,6 +171,7 @@ def programs(place: Place, settings: Settings, port: int) -> Sequence[Program]:
     proxy = (
         *(sys.executable, "-m", "edgetrain.coordinator.service.proxy"),
         *(str(place.authority), settings.listen, str(settings.port), f"https://{LOCAL}:{port}"),
+        str(place.waker),
     )
     return [
         Program(name, command, place.logs / f"{name}.log")

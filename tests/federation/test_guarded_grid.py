@@ -78,6 +78,25 @@ def grid(runtime: Runtime) -> GuardedGrid:
     return GuardedGrid(cast(HttpGrid, stand_in))
 
 
+def test_who_is_sent_a_message_is_told_of_after_it_was_sent() -> None:
+    story: list[Any] = []
+
+    def push(messages: list[Message]) -> list[str]:
+        story.append("pushed")
+        return ["id"] * len(messages)
+
+    inner = cast(HttpGrid, SimpleNamespace(push_messages=push))
+    grid = GuardedGrid(inner, story.append)
+    messages = [
+        make_message(
+            metadata=Metadata(1, "", 1, node, "", "", 0.0, 60.0, "train"), content=RecordDict()
+        )
+        for node in (7, 1 << 63)
+    ]
+    assert list(grid.push_messages(iter(messages))) == ["id", "id"]
+    assert story == ["pushed", [7, 1 << 63]]
+
+
 def test_a_reply_that_is_whole_is_taken_once(grid: GuardedGrid, runtime: Runtime) -> None:
     sent = runtime.announce("question")
     runtime.send(sent)

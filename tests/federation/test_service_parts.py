@@ -16,7 +16,6 @@ import tarfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from http.client import HTTPSConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
@@ -26,6 +25,7 @@ from typing import Any
 import httpx
 import pytest
 from cryptography import x509
+from door import served
 from prometheus_client import CollectorRegistry
 
 from edgetrain import models
@@ -42,6 +42,7 @@ from edgetrain.coordinator.service.authority import Authority
 from edgetrain.coordinator.service.backup import back_up
 from edgetrain.coordinator.service.control import RunState
 from edgetrain.coordinator.service.enrolment import fresh_enrolment, openssh_key, public_key
+from edgetrain.coordinator.service.holding import Holds
 from edgetrain.coordinator.service.keeper import (
     CHECKPOINTS,
     MISSED_LOOKS,
@@ -155,7 +156,7 @@ def ask(
 
     async def talk() -> httpx.Response:
         async with httpx.AsyncClient(base_url=upstream, trust_env=False) as inner:
-            transport = httpx.ASGITransport(proxy.application(inner))
+            transport = httpx.ASGITransport(proxy.application(inner, Holds()))
             async with httpx.AsyncClient(transport=transport, base_url="http://door") as outer:
                 return await outer.request(method, path, content=content, headers=headers)
 
@@ -208,32 +209,9 @@ def test_without_superlink_devices_are_told_to_come_again() -> None:
     assert int(answer.headers["retry-after"]) > 0
 
 
-@contextmanager
-def served(folder: Path, upstream: str, header_seconds: float) -> Iterator[int]:
-    """Serve the proxy in a process of its own; yield its port."""
-    Authority(folder).prepare("127.0.0.1")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    code = (
-        "from pathlib import Path; from edgetrain.coordinator.service import proxy;"
-        f"proxy.HEADER_SECONDS = {header_seconds};"
-        f"proxy.serve(proxy.Authority(Path({str(folder)!r})), '127.0.0.1', {port}, {upstream!r})"
-    )
-    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL) as process:
-        try:
-            end = time.monotonic() + WAIT_SECONDS
-            while time.monotonic() < end:
-                with socket.socket() as probe:
-                    if probe.connect_ex(("127.0.0.1", port)) == 0:
-                        break
-                time.sleep(LOOK_SECONDS)
-            yield port
-        finally:
-            process.terminate()
-
-
 def test_who_dawdles_is_hung_up_on_and_others_are_served(tmp_path: Path, upstream: str) -> None:
-    with served(tmp_path, upstream, header_seconds=0.5) as port:
+    with served(tmp_path, upstream, header_seconds=0.5) as door:
+        port = door.port
         trust = ssl.create_default_context(cafile=str(Authority(tmp_path).certificate))
 
         def dawdling() -> ssl.SSLSocket:

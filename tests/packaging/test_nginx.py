@@ -14,8 +14,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from fleet_server import private_pem
 
+from edgetrain.client.fleet.hold import APPLIED, PREFER, Hold
+from edgetrain.client.fleet.identity import ServerClock
+from edgetrain.client.fleet.transport import Transport, trust
 from edgetrain.coordinator.service.authority import Authority
+from edgetrain.signing import PrivateKey
 
 CONFIGURATION = Path(__file__).parents[2] / "deploy" / "proxy" / "nginx.conf"
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/sbin:/bin")
@@ -38,6 +44,7 @@ class Door(ThreadingHTTPServer):
         context.load_cert_chain(authority.server_certificate, authority.server_key)
         self.socket = context.wrap_socket(self.socket, server_side=True)
         self.seen: list[tuple[str, str | None, bytes]] = []
+        self.woken = threading.Event()
 
 
 class DoorHandler(BaseHTTPRequestHandler):
@@ -48,6 +55,14 @@ class DoorHandler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["content-length"]))
         self.server.seen.append((self.path, self.headers["flwr-signature"], body))
         self.send_response(200)
+        if PREFER in self.headers:
+            self.send_header(APPLIED, self.headers[PREFER])
+            self.send_header("x-accel-buffering", "no")
+            self.send_header("transfer-encoding", "chunked")
+            self.end_headers()
+            assert self.server.woken.wait(PROMPT)
+            self.wfile.write(b"0\r\n\r\n")
+            return
         self.send_header("content-length", "2")
         self.end_headers()
         self.wfile.write(b"ok")
@@ -137,6 +152,29 @@ def test_a_devices_call_arrives_as_it_was_sent(door: Door, port: int, authority:
     body = bytes(range(256)) * 32
     assert ask(port, authority, "POST", "/v1/fleet/pull-messages?query=1", body) == 200
     assert door.seen[-1] == ("/v1/fleet/pull-messages", "signed", body)
+
+
+def test_a_device_that_is_held_knows_it_at_once(
+    door: Door, port: int, authority: Authority
+) -> None:
+    key = private_pem(ec.generate_private_key(ec.SECP384R1()))
+    transport = Transport(
+        f"localhost:{port}",
+        trust(authority.certificate.read_text()),
+        PrivateKey(key),
+        ServerClock(),
+    )
+
+    def wanted() -> bool:
+        door.woken.set()
+        return True
+
+    # The door goes on only when the device has seen the head of the answer.
+    hold = Hold(PROMPT, PROMPT, wanted)
+    assert not transport.post("/v1/fleet/pull-messages", b"", LARGEST, hold)
+    assert hold.applied
+    assert door.woken.is_set()
+    transport.close()
 
 
 @pytest.mark.parametrize(
