@@ -16,6 +16,7 @@ import pytest
 
 from edgetrain._native import supported_isas
 from edgetrain.freeze import freeze
+from edgetrain.inference import inference_plan
 from edgetrain.model import Model
 from edgetrain.models import har_cnn, mlp
 from edgetrain.models.stack import classifier, stage
@@ -103,6 +104,10 @@ PLANS: dict[str, Plan] = {
     "grouped_fsb": plan(GROUPED, 3, "fsb"),
     "grouped_bop": plan(GROUPED, 3, latent="bop", threads=2, recompute="always"),
     "har_cnn": plan(har_cnn(window=16), 3, "fsb"),
+    "images_predict": inference_plan(IMAGES, "bnn", 5, threads=2),
+    "joined_predict": inference_plan(JOINED, "fsb", 4),
+    "separable_predict": inference_plan(SEPARABLE, "bnn", 4),
+    "signs_predict": inference_plan(mlp(70, 5, (64, 33), last="bnn"), "bnn", 9),
     "channel_bnn": plan(JOINED, 4, "bnn", gradient="luq4_channel", draws=2),
     "channel_fsb": plan(mlp(70, 5, (64, 33)), 9, "fsb", gradient="luq4_channel"),
 }
