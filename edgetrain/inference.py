@@ -37,19 +37,20 @@ def inference_plan(
 ) -> Plan:
     """Return the plan that predicts, and cannot train: up to batch examples at a time.
 
-    Where memory is given, the largest of batch, batch / 2, ... that fits. Raises ModelError for a
-    model that has no such mode or batch, BudgetError where nothing fits.
+    Fewer where images are very large and, where memory is given, the most of batch, batch / 2, ...
+    that fit. Raises ModelError for a model that has no such mode, for a batch of none and for
+    threads that cannot be, BudgetError where nothing fits.
     """
     for block in model.blocks():
         block.weights.check_mode(block.source, mode)
     most = min(block.weights.most_examples(block.source) for block in model.blocks())
-    if not 1 <= batch <= most or not 1 <= threads <= MOST_THREADS:
+    if batch < 1 or not 1 <= threads <= MOST_THREADS:
         raise ModelError(
-            f"{batch} examples at a time on {threads} threads: choose 1 to {most} and 1 to "
+            f"{batch} examples at a time on {threads} threads: choose 1 or more, on 1 to "
             f"{MOST_THREADS}"
         )
     limit = None if memory is None else parse_size(memory)
-    for size in dict.fromkeys((*micro_batches(batch), 1)):
+    for size in dict.fromkeys((*micro_batches(min(batch, most)), 1)):
         # Each sum is made once, whoever streams it, and patches that are gathered take no room.
         choices = Choices(
             mode,

@@ -69,8 +69,8 @@ def known_input(
     wanted = asked or ("float32" if scaling is not None else trained_on)
     if wanted is None:
         raise ConfigError(
-            "the model does not say which data it was trained on: say whether they are uint8 or "
-            "int8"
+            "the model does not say which data it was trained on: give --input, or input_type, "
+            "uint8 or int8"
         )
     for known in INPUT_TYPES:
         if known != wanted:
@@ -146,7 +146,6 @@ def _initializer(name: str, constant: Constant) -> onnx.TensorProto:
         "I32": TensorProto.INT32,
         "I64": TensorProto.INT64,
         "U8": TensorProto.UINT8,
-        "U32": TensorProto.UINT32,
     }
     return helper.make_tensor(name, types[constant.dtype], constant.shape, constant.data, raw=True)
 

@@ -22,7 +22,6 @@ __all__ = ["CHANNELS_FIRST", "DOUBLE", "FLOAT", "Constant", "Graph", "Node"]
 
 FLOAT, BOOL, DOUBLE = 1, 9, 11
 """What ONNX calls the types to which values are cast: TensorProto.DataType."""
-WORD = 32
 
 CHANNELS_FIRST, CHANNELS_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 
@@ -101,9 +100,10 @@ class Graph:
         """Return a value as float32."""
         return self.add("Cast", value, to=FLOAT)
 
-    def bits(self, name: str, rows: int, columns: int) -> str:
+    def bits(self, name: str, columns: int) -> str:
         """Return packed signs, (rows, columns), as bools: true where a weight is +1."""
-        size = -(-columns // WORD) * WORD // 8
+        rows, words = self.tensors[name].shape
+        size = 4 * words
         packed = self.tensor(name, rows, size, 1, dtype="U8")
         places = self.constant("U8", (8,), bytes(1 << place for place in range(8)))
         found = self.add("Cast", self.add("BitwiseAnd", packed, places), to=BOOL)

@@ -155,8 +155,8 @@ class WeightOp(Op):
         if mode == "int8":
             stored = graph.reshaped(graph.tensor(f"{layer}.latent"), *shape)
             return graph.floats(graph.add("Transpose", stored, perm=order))
-        bits = graph.reshaped(graph.bits(f"{layer}.signs", *self.rows(context.source)), *shape)
-        laid = graph.add("Transpose", bits, perm=order)
+        bits = graph.bits(f"{layer}.signs", self.rows(context.source)[1])
+        laid = graph.add("Transpose", graph.reshaped(bits, *shape), perm=order)
         return graph.signed(laid, self.onnx_scale(graph, context) if mode == "fsb" else "")
 
     def planes(self, context: Context) -> int:

@@ -119,7 +119,7 @@ def test_an_input_that_is_not_known_or_cannot_be_is_refused(tmp_path: Path) -> N
     with pytest.raises(ConfigError, match="choose one of uint8, int8, float32"):
         et.export_onnx(trainer, path, wrong)
     fresh = et.Trainer(trainer.plan)
-    with pytest.raises(ConfigError, match="say whether they are uint8 or int8"):
+    with pytest.raises(ConfigError, match="give --input, or input_type, uint8 or int8"):
         et.export_onnx(fresh, path)
     assert not path.exists()
 

@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from networks import NETWORKS, scores_of, trained
+from networks import NETWORKS, block, head, scores_of, trained
 
 import edgetrain as et
 from edgetrain import tensorfile
 from edgetrain.data.scaling import Scaling
 from edgetrain.errors import DataError, ModelError, PayloadError
 from edgetrain.inference import inference_plan, inference_schema, inference_state
+from edgetrain.ops import Conv2d, GlobalAveragePool
 from edgetrain.schema import state_schema
 from edgetrain.tensorfile import Tensor
 from edgetrain.timeline import peak, timeline
@@ -101,7 +102,7 @@ def test_a_memory_limit_takes_fewer_examples_at_a_time_or_is_refused(tmp_path: P
     with pytest.raises(et.BudgetError, match="the smallest needs"):
         et.Predictor(path, memory=one.memory_bytes - 1)
     for wrong in ({"batch": 0}, {"threads": 0}):
-        with pytest.raises(ModelError, match="choose 1 to"):
+        with pytest.raises(ModelError, match="choose 1 or more, on 1 to"):
             et.Predictor(path, **wrong)
 
 
@@ -232,3 +233,11 @@ def test_a_plan_that_predicts_explains_itself_and_cannot_train() -> None:
         p.tensor.name.partition(".")[2] for p in chosen.placements if "layer8" not in p.tensor.name
     }
     assert not names & for_training
+
+
+def test_very_large_images_are_taken_a_few_at_a_time() -> None:
+    strides = [op for _ in range(4) for op in block(Conv2d(32, 2, 2))]
+    first = block(Conv2d(32, 3, training="bnn"))
+    model = et.Model((160, 160, 1), (*first, *strides, GlobalAveragePool(), *head()))
+    limit = min(one.weights.most_examples(one.source) for one in model.blocks())
+    assert inference_plan(model, "bnn", 1000).micro_batch == limit < 1000
