@@ -57,7 +57,7 @@ from edgetrain.errors import (
     StorageError,
     WorkerError,
 )
-from edgetrain.storage import map_file
+from edgetrain.storage import forget_pages, map_file
 from edgetrain.task import Task, one_line
 
 __all__ = ["ATTEMPTS", "Errand", "Step"]
@@ -162,7 +162,10 @@ class Errand:
         # A worker that outlives us for a moment writes its report where nobody looks for it.
         folder = self._state.work / str(len(begun))
         folder.mkdir(exist_ok=True)
-        task = Task.decode(map_file(incoming))
+        encoded = map_file(incoming)
+        task = Task.decode(encoded)
+        # It has been checked; from here on the state is the worker's alone to read.
+        forget_pages(encoded)
         workplace = Workplace(folder, incoming, checkpoint, node.checkpoint)
         report = work(task, self.instruction.message_type, node, workplace)
         report.write(self._state.work / "reply")

@@ -218,6 +218,31 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Report:
     return report
 
 
+def resident_of(path: Path) -> list[str]:
+    """Return what this process has in memory of a file, mapping by mapping, as the kernel says."""
+    lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+    return [
+        next(rest for rest in lines if rest.startswith("Rss:")).split()[1]
+        for line in lines
+        if line.endswith(f" {path}")
+    ]
+
+
+def test_a_task_is_not_held_in_memory_while_its_worker_has_it(
+    server: FleetServer, state: StateFolder, quick: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[list[str]] = []
+
+    def look(*_: Any) -> Report:
+        held.append(resident_of(state.work / "incoming"))
+        return quick
+
+    monkeypatch.setattr(errand, "work", look)
+    server.send(state.node_id, task_to_record(a_task()))
+    daemon(state).run()
+    assert held == [["0"]], "it is mapped once, and none of its pages is in memory"
+
+
 def events(state: StateFolder) -> list[str]:
     return [event["event"] for event in Journal(state.path / "journal").events]
 
