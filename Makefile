@@ -56,7 +56,7 @@ fault-test: SEED := $(or $(SEED),$(shell date +%s))
 fault-test: $(VENV)/.dev
 	@echo make fault-test ROUNDS=$(ROUNDS) SEED=$(SEED)
 	FAULT_ROUNDS=$(ROUNDS) FAULT_SEED=$(SEED) \
-		$(BIN)/python -m pytest -x -rP tests/federation/test_faults.py
+		$(BIN)/python -m pytest -x -rP tests/federation/test_faults.py tests/federation/test_sleep.py
 
 proto: $(VENV)/.dev
 	mkdir -p build/proto

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from federation import STOP_SECONDS, Federation, kept_checkpoint, supernode, write_fleet
+from device_daemon import daemon
+from federation import STOP_SECONDS, Federation, kept_checkpoint, write_fleet
+from kept_versions import all_versions_kept
 
 from edgetrain.client.enrolment import read_enrolment
 from edgetrain.client.fleet.identity import ServerClock, signed
@@ -26,6 +28,7 @@ from edgetrain.client.fleet.objects import (
 from edgetrain.client.fleet.transport import Transport, trust
 from edgetrain.client.fleet_api import FleetApi
 from edgetrain.client.records import HELLO, PAYLOAD, SERIALISATION
+from edgetrain.coordinator.journal import read_journal
 from edgetrain.coordinator.simulation.devices import SimulatedDevice
 from edgetrain.errors import FleetError, PayloadError
 from edgetrain.signing import PrivateKey
@@ -39,7 +42,12 @@ MARGIN = 60.0
 LOOK_SECONDS = 0.2
 HEARTBEAT_SECONDS = 60.0
 GIGABYTE = 1 << 30
-CONNECTIONS = 20
+FIELD_OF_A_GIGABYTE = b"\x0a\x80\x80\x80\x80\x04"
+"""The head of a field in Protocol Buffers: its number, 1, its type, bytes, and how many."""
+CONNECTIONS, HOLDS = 60, 100
+"""Held open at a time, and for how many looks: longer than the door has patience."""
+PROMPT = 30.0
+"""Seconds of a round in which an honest device has reported, on a busy machine."""
 ROUTES = ("pull-messages", "push-messages", "push-object", "pull-object", "send-node-heartbeat")
 
 
@@ -90,8 +98,9 @@ class HostileDevice:
         }
 
     def garbage(self, instruction: Instruction) -> None:
-        """Answer with bytes that are no report."""
-        self.send(instruction, self.payload(os.urandom(5000)))
+        """Answer with bytes that are no report, and once more."""
+        for _ in range(2):
+            self.send(instruction, self.payload(os.urandom(5000)))
 
     def another(self, instruction: Instruction) -> None:
         """Answer with objects of no kind that Flower has, and declare a gigabyte."""
@@ -100,8 +109,9 @@ class HostileDevice:
         for declared in (GIGABYTE, 10**18):
             assert raw_status(self, path, body, declared) in (400, 413)
         for route in ROUTES:
-            with pytest.raises((FleetError, PayloadError)):
-                self.api.transport.post(f"/v1/fleet/{route}", os.urandom(200), 1 << 12)
+            for noise in (os.urandom(200), FIELD_OF_A_GIGABYTE + os.urandom(200)):
+                with pytest.raises((FleetError, PayloadError)):
+                    self.api.transport.post(f"/v1/fleet/{route}", noise, 1 << 12)
 
     def lies(self, instruction: Instruction) -> None:
         """Announce an answer, send other bytes for its objects, and never the right ones."""
@@ -128,30 +138,70 @@ class HostileDevice:
 
 def raw_status(device: HostileDevice, path: str, body: bytes, declared: int) -> int:
     """Return the status of a signed request that declares more bytes than it has."""
-    host, _, port = device.address.partition(":")
-    transport = device.api.transport
-    headers = signed(transport.key, transport.clock.now())
-    lines = [f"POST {path} HTTP/1.1", f"host: {host}", f"content-length: {declared}"]
-    lines += ["content-type: application/protobuf"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    with (
-        socket.create_connection((host, int(port)), STOP_SECONDS) as raw,
-        device.context.wrap_socket(raw, server_hostname=host) as connection,
-    ):
-        connection.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+    with connected(device) as connection:
+        connection.sendall(head(device, path, declared) + body)
         return int(connection.recv(1000).split(b" ")[1])
 
 
+def connected(device: HostileDevice) -> ssl.SSLSocket:
+    """Return a connection to the coordinator."""
+    host, _, port = device.address.partition(":")
+    raw = socket.create_connection((host, int(port)), STOP_SECONDS)
+    return device.context.wrap_socket(raw, server_hostname=host)
+
+
+def head(device: HostileDevice, path: str, declared: int) -> bytes:
+    """Return the head of a signed request that declares so many bytes."""
+    transport = device.api.transport
+    headers = signed(transport.key, transport.clock.now())
+    lines = [f"POST {path} HTTP/1.1", f"host: {device.address}", f"content-length: {declared}"]
+    lines += ["content-type: application/protobuf"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n"
+
+
+def dawdle(device: HostileDevice) -> None:
+    """Hold connections open, and let a byte come now and then."""
+    while not device.ended.is_set():
+        with contextlib.ExitStack() as stack:
+            held = []
+            for number in range(CONNECTIONS):
+                with contextlib.suppress(OSError):
+                    held.append(stack.enter_context(opened(device, number % 3)))
+            for _ in range(HOLDS):
+                if device.ended.wait(LOOK_SECONDS):
+                    break
+                for one in held:
+                    with contextlib.suppress(OSError):
+                        one.send(b"a")
+
+
+def opened(device: HostileDevice, kind: int) -> socket.socket:
+    """Return a connection on which a handshake, a head or a body never comes to its end."""
+    if kind == 0:
+        host, _, port = device.address.partition(":")
+        return socket.create_connection((host, int(port)), STOP_SECONDS)
+    connection = connected(device)
+    request = head(device, "/v1/fleet/push-object", 1 << 20)
+    connection.sendall(request[:40] if kind == 1 else request)
+    return connection
+
+
 @contextlib.contextmanager
-def dawdling(address: str, context: ssl.SSLContext) -> Iterator[None]:
-    """Hold connections open on which a request never comes to its end."""
-    host, _, port = address.partition(":")
-    with contextlib.ExitStack() as stack:
-        for _ in range(CONNECTIONS):
-            raw = stack.enter_context(socket.create_connection((host, int(port)), STOP_SECONDS))
-            connection = stack.enter_context(context.wrap_socket(raw, server_hostname=host))
-            connection.sendall(b"POST /v1/fleet/pull-messages HTTP/1.1\r\nhost: a\r\n")
+def at_work(device: HostileDevice) -> Iterator[None]:
+    """Let a device do all the harm it can."""
+    threads = [threading.Thread(target=device.work)]
+    threads.append(threading.Thread(target=dawdle, args=[device]))
+    for thread in threads:
+        thread.start()
+    try:
         yield
+    finally:
+        device.ended.set()
+        for thread in threads:
+            thread.join(STOP_SECONDS)
+    assert not any(thread.is_alive() for thread in threads)
+    assert device.fault is None
 
 
 @pytest.mark.slow
@@ -159,19 +209,13 @@ def test_a_device_that_means_harm_costs_the_others_nothing(federation: Federatio
     fleet, devices = write_fleet(federation.folder, ROUNDS, training=f"deadline = {DEADLINE}")
     honest, hostile_name = devices
     federation.up()
-    federation.call("enroll", honest.name, "--supernode")
     federation.call("enroll", hostile_name.name)
     hostile = HostileDevice(federation.folder, hostile_name)
-    thread = threading.Thread(target=hostile.work)
-    thread.start()
-    try:
-        with supernode(federation, honest), dawdling(hostile.address, hostile.context):
-            federation.call("start", "fleet.toml")
+    kept = federation.folder / "kept"
+    with at_work(hostile), daemon(federation, honest):
+        federation.call("start", "fleet.toml")
+        with all_versions_kept(federation.checkpoints, kept):
             federation.wait_for("the end", lambda found: found["run"]["status"] == "completed")
-    finally:
-        hostile.ended.set()
-        thread.join(STOP_SECONDS)
-    assert hostile.fault is None
     assert set(hostile.given) == {answer.__name__ for answer in hostile.answers}
     history = kept_checkpoint(federation, fleet).history
     assert [one.reported for one in history.rounds] == [1] * ROUNDS
@@ -180,3 +224,6 @@ def test_a_device_that_means_harm_costs_the_others_nothing(federation: Federatio
     known = history.devices[hostile_name.name]
     assert (known.answered, known.examples) == (0, 0)
     assert any("makes no sense" in reason for reason in known.reasons)
+    entries = [entry for path in sorted(kept.glob("*.reports")) for entry in read_journal(path)]
+    assert [entry.answer.member.name for entry in entries] == [honest.name] * ROUNDS
+    assert max(entry.seconds for entry in entries) < PROMPT

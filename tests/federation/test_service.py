@@ -1,4 +1,4 @@
-"""A federation as a service: real processes, a stock SuperNode, and kills at the worst moments."""
+"""A federation as a service: real processes, and kills at the worst moments."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import tomllib
 from contextlib import ExitStack
 
 import pytest
-from federation import Federation, assert_as_simulated, reached, supernode, write_fleet
+from device_daemon import daemon
+from federation import Federation, assert_as_simulated, reached, write_fleet
 
 
 @pytest.mark.slow
@@ -17,12 +18,10 @@ def test_a_federation_survives_every_kill_and_ends_where_a_simulation_ends(
     folder = federation.folder
     fleet, devices = write_fleet(folder)
     federation.up()
-    for device in devices:
-        federation.call("enroll", device.name, "--supernode")
-    federation.call("start", "fleet.toml")
     with ExitStack() as stack:
         for device in devices:
-            stack.enter_context(supernode(federation, device))
+            stack.enter_context(daemon(federation, device))
+        federation.call("start", "fleet.toml")
         federation.wait_for("the first round", reached(1))
         federation.kill("flwr-serverapp")
         federation.wait_for("a round without its first ServerApp", reached(2))

@@ -25,6 +25,7 @@ class DeviceDaemon:
         self.folder = federation.folder
         self.name = device.name
         self.state = self.folder / f"{device.name}.state"
+        self.ledger = self.folder / f"{device.name}.ledger"
         self.process: subprocess.Popen[bytes] | None = None
         federation.call("enroll", device.name)
         enrolment = self.folder / f"{device.name}.toml"
@@ -34,7 +35,7 @@ class DeviceDaemon:
         self.call(
             *("join", str(enrolment), "--data", str(device.node_config()["dataset"])),
             *("--memory", "256MiB", "--class", device.settings.name, "--checkpoint", "50ms"),
-            *("--ledger", str(self.folder / f"{device.name}.ledger")),
+            *("--ledger", str(self.ledger)),
         )
 
     def call(self, command: str, *arguments: str) -> dict[str, object]:
@@ -59,9 +60,11 @@ class DeviceDaemon:
     def workers(self) -> list[psutil.Process]:
         """Return the processes that train for it now."""
         try:
-            return [one for one in self.family()[1:] if "--probe" not in one.cmdline()]
-        except psutil.NoSuchProcess:
+            children = [(one, one.cmdline()) for one in self.family()[1:]]
+        except psutil.Error:
             return []
+        # One that has ended and was not waited for yet has no command line.
+        return [one for one, words in children if words and "--probe" not in words]
 
     def sleep(self) -> None:
         """Stop all of the device's processes, as a device that sleeps does."""

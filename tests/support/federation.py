@@ -75,6 +75,7 @@ class Federation:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.state = folder / "federation"
+        self.checkpoints = self.state / "runs" / "0001" / "checkpoints"
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
         self.environment = {
@@ -254,7 +255,7 @@ def reached(version: int) -> Callable[[dict[str, Any]], bool]:
 
 def kept_checkpoint(federation: Federation, fleet: FleetConfig) -> Checkpoint:
     """Return the newest version that the federation's first run has kept."""
-    kept = CheckpointFolder(federation.state / "runs" / "0001" / "checkpoints")
+    kept = CheckpointFolder(federation.checkpoints)
     found = kept.newest(fleet.to_table())
     assert found is not None
     return found
