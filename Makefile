@@ -7,7 +7,7 @@ NATIVE := $(shell find edgetrain/native -type f) CMakeLists.txt pyproject.toml c
 CXX_FILES := $(shell find edgetrain/native -name '*.hpp' -o -name '*.cpp')
 
 .DELETE_ON_ERROR:
-.PHONY: setup simulate test arm-test vm-test fuzz sanitize fault-test proto lint typecheck bench clean
+.PHONY: setup simulate test deb arm-test vm-test fuzz sanitize fault-test proto lint typecheck bench clean
 
 setup: $(VENV)/.fleet
 
@@ -27,6 +27,13 @@ simulate: $(VENV)/.fleet
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
+
+# A device's Debian package, for this machine's architecture and the Python of .venv; needs dpkg-dev.
+deb: $(VENV)/.fleet
+	rm -rf build/deb && mkdir -p build/deb
+	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir build/deb \
+		--config-settings=build-dir=build/deb/native .
+	deploy/debian/build.sh build/deb/*.whl build/deb
 
 # Needs Debian's g++-aarch64-linux-gnu and qemu-user-static; without them `make test` skips it.
 arm-test: $(VENV)/.dev

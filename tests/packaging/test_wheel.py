@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import venv
 import zipfile
 from pathlib import Path
@@ -36,17 +35,6 @@ def run(*command: str | Path, cwd: Path) -> str:
     )
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the wheel."""
-    folder = tmp_path_factory.mktemp("wheel")
-    build = ("wheel", "--quiet", "--no-deps", "--no-build-isolation")
-    # A build folder of its own, so that the editable installation is not disturbed.
-    options = f"--config-settings=build-dir={folder / 'build'}"
-    run(sys.executable, "-m", "pip", *build, options, "--wheel-dir", folder, ROOT, cwd=folder)
-    return next(folder.glob("*.whl"))
 
 
 @pytest.fixture(scope="module")
