@@ -7,7 +7,7 @@ NATIVE := $(shell find edgetrain/native -type f) CMakeLists.txt pyproject.toml c
 CXX_FILES := $(shell find edgetrain/native -name '*.hpp' -o -name '*.cpp')
 
 .DELETE_ON_ERROR:
-.PHONY: setup simulate test deb arm-test vm-test fuzz sanitize fault-test proto lint typecheck bench clean
+.PHONY: setup simulate test deb arm-deb arm-test vm-test fuzz sanitize fault-test proto lint typecheck bench clean
 
 setup: $(VENV)/.fleet
 
@@ -29,11 +29,23 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest
 
 # A device's Debian package, for this machine's architecture and the Python of .venv; needs dpkg-dev.
+DEB_WHEEL := $(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir build/deb \
+	--config-settings=build-dir=build/deb/native
+
 deb: $(VENV)/.fleet
 	rm -rf build/deb && mkdir -p build/deb
-	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir build/deb \
-		--config-settings=build-dir=build/deb/native .
+	$(DEB_WHEEL) .
 	deploy/debian/build.sh build/deb/*.whl build/deb
+
+# The same for 64-bit ARM on x86-64. Needs g++-aarch64-linux-gnu and, for what the package depends
+# on, the libraries of a Debian with both: dpkg --add-architecture arm64, libstdc++6:arm64.
+arm-deb: export _PYTHON_HOST_PLATFORM := linux-aarch64
+arm-deb: export SETUPTOOLS_EXT_SUFFIX = $(shell $(BIN)/python -c \
+	"print(__import__('sysconfig').get_config_var('EXT_SUFFIX').replace('x86_64', 'aarch64'))")
+arm-deb: DEB_WHEEL += --config-settings=cmake.define.CMAKE_SYSTEM_NAME=Linux \
+	--config-settings=cmake.define.CMAKE_SYSTEM_PROCESSOR=aarch64 \
+	--config-settings=cmake.define.CMAKE_CXX_COMPILER=aarch64-linux-gnu-g++
+arm-deb: deb
 
 # Needs Debian's g++-aarch64-linux-gnu and qemu-user-static; without them `make test` skips it.
 arm-test: $(VENV)/.dev
