@@ -66,11 +66,12 @@ class Daemon:
         self._heart = Heart(enrolment.heartbeat_seconds)
         self._backoff = Backoff()
         self._online = False
+        self._served = state.ring.exists()
         self._born = time.monotonic()
         self._api = connect(enrolment, state.node_id)
 
     def run(self) -> None:
-        """Work until one instruction is done with; then the process should be started afresh.
+        """Work until the process should be started afresh: an instruction is done with, mostly.
 
         Raises ConfigError when another daemon works here. Whatever else ends it, the next daemon
         goes on from there; one that is told to stop when it has nothing to do says goodbye.
@@ -90,7 +91,7 @@ class Daemon:
                 self._api.transport.close()
 
     def _step(self, journal: Journal) -> bool:
-        """Do the next thing there is to do; return whether an instruction is done with."""
+        """Do the next thing there is to do; return whether to start afresh."""
         self._heart.step()
         try:
             done = self._go_on(journal)
@@ -104,6 +105,8 @@ class Daemon:
         return done
 
     def _go_on(self, journal: Journal) -> bool:
+        if not journal.events and self._ring_is_new():
+            return True
         if not journal.events and self._state.paused:
             self._go_offline()
             self._tell("paused")
@@ -132,8 +135,12 @@ class Daemon:
         return Hold(
             seconds=jittered(enrolment.hold_seconds),
             look_seconds=enrolment.poll_seconds,
-            wanted=lambda: not self._state.paused,
+            wanted=lambda: not (self._state.paused or self._ring_is_new()),
         )
+
+    def _ring_is_new(self) -> bool:
+        """Say whether samples began to be recorded: a daemon that starts afresh serves them."""
+        return self._state.ring.exists() and not self._served
 
     def _come_online(self, journal: Journal) -> None:
         try:

@@ -71,13 +71,19 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         "if unsaid",
     )
     add_budget(parser)
+    parser.add_argument(
+        "--no-ledger",
+        action="store_true",
+        help="keep no account; one is kept in the file `ledger` of the state folder, unless said",
+    )
 
 
 def join(options: argparse.Namespace) -> None:
     """Join a federation with an enrolment file, and say what a task may use here.
 
     The key goes into a file that nobody else can read; the enrolment file is not needed
-    any more. Whoever joins again changes what was said before.
+    any more. Whoever joins again changes what was said before. An account is kept of what
+    was promised and what was used, for `edgetrain-profile report`.
     """
     # Only who joins pays for reading it all.
     from edgetrain.client.enrolment import read_enrolment  # noqa: PLC0415
@@ -91,6 +97,11 @@ def join(options: argparse.Namespace) -> None:
     trust(enrolment.ca)
     given = {name: getattr(options, name) for name in SETTINGS}
     settings = {name: value for name, value in given.items() if value is not None}
+    state = folder(options)
+    if options.no_ledger:
+        settings.pop("ledger", None)
+    else:
+        settings.setdefault("ledger", state.path / "ledger")
     for name in ("dataset", "ledger"):
         if name in settings:
             settings[name] = str(Path(settings[name]).absolute())
@@ -98,7 +109,6 @@ def join(options: argparse.Namespace) -> None:
     if node.dataset is not None:
         with store.open(node.dataset):
             pass
-    state = folder(options)
     state.join(enrolment, settings)
     joined = {"name": enrolment.name, "address": enrolment.address, "state": str(state.path)}
     show({**joined, "settings": settings}, as_json=options.json)
@@ -160,6 +170,7 @@ def resume(options: argparse.Namespace) -> None:
 def leave(options: argparse.Namespace) -> None:
     """Leave the federation: say goodbye if it can be reached, and forget it and the key.
 
+    The whole state folder goes, with the samples and the ledger that lie there.
     The coordinator's operator should revoke the device as well.
     """
     from edgetrain.client.daemon import connect  # noqa: PLC0415

@@ -25,7 +25,7 @@ from edgetrain.config import FleetConfig
 from edgetrain.coordinator.checkpoint import CheckpointFolder
 from edgetrain.coordinator.directions import Directions
 from edgetrain.coordinator.guarded_grid import GuardedGrid
-from edgetrain.coordinator.loop import Event, Loop, RoundBegun, RoundEnded, TaskAnswered
+from edgetrain.coordinator.loop import Event, Loop, Paused, RoundBegun, RoundEnded, TaskAnswered
 from edgetrain.coordinator.wake import wake
 from edgetrain.errors import ConfigError, EdgetrainError
 from edgetrain.settings import nearest
@@ -34,7 +34,6 @@ from edgetrain.storage import replace_file
 __all__ = ["app"]
 
 KEYS = ("fleet", "checkpoints", "result", "directions", "waker")
-
 app = ServerApp()
 
 
@@ -77,6 +76,8 @@ def say(event: Event) -> None:
     """Print an event as a line of the run's log."""
     if isinstance(event, RoundBegun):
         print(f"round {event.round} of {event.rounds}: {event.asked} devices asked", flush=True)
+    elif isinstance(event, Paused):
+        print(f"paused at version {event.version}: no new tasks until `resume`", flush=True)
     elif isinstance(event, TaskAnswered) and event.answer.reason:
         print(f"  {event.answer.member.name}: {event.answer.reason}", flush=True)
     elif isinstance(event, RoundEnded):

@@ -30,7 +30,7 @@ from edgetrain.coordinator.journal import Entry, Journal
 from edgetrain.coordinator.members import Register, data_shape
 from edgetrain.coordinator.rounds import rule_of
 
-__all__ = ["Event", "Loop", "RoundBegun", "RoundEnded", "TaskAnswered"]
+__all__ = ["Event", "Loop", "Paused", "RoundBegun", "RoundEnded", "TaskAnswered"]
 
 ENROL_SECONDS, RETURN_SECONDS = 600.0, 180.0
 """How long a fleet is waited for to be complete, at first and when a run goes on."""
@@ -69,7 +69,14 @@ class RoundEnded:
     rounds: int
 
 
-Event = RoundBegun | TaskAnswered | RoundEnded
+@dataclass(frozen=True)
+class Paused:
+    """The operator wants no new tasks: nobody is asked after this version until that changes."""
+
+    version: int
+
+
+Event = RoundBegun | TaskAnswered | RoundEnded | Paused
 
 
 def ignore(_: Event) -> None:
@@ -118,8 +125,7 @@ class Loop:
         self._begin()
         self.dispatch.begin(self.model)
         while self.model.version < self.fleet.training.rounds:
-            while self.directions().paused:
-                self.clock.wait(PAUSED_SECONDS)
+            self._pause()
             self.register.update()
             self._introduce()
             trainers, barred = self._allowed("train")
@@ -147,6 +153,13 @@ class Loop:
             training = self.fleet.training
             self.model = GlobalModel.fresh(model, self.fleet.model.mode, training.seed)
             self._save()  # a journal is worth nothing without the version that it is about
+
+    def _pause(self) -> None:
+        """Wait for as long as the operator wants no new tasks."""
+        if self.directions().paused:
+            self.notify(Paused(self.model.version))
+        while self.directions().paused:
+            self.clock.wait(PAUSED_SECONDS)
 
     def _introduce(self) -> None:
         """Write who the members are into the records of their devices."""

@@ -130,7 +130,8 @@ def a_task(epochs: int = 1) -> Task:
 def test_joining_keeps_what_was_said(state: StateFolder, data: Path) -> None:
     assert state.enrolment.name == "left"
     allowed = {"memory": "256MiB", "checkpoint": "10ms"}
-    assert state.settings == {"dataset": str(data), **allowed}
+    kept = {"dataset": str(data), "ledger": str(state.path / "ledger")}
+    assert state.settings == {**kept, **allowed}
     found = printed("status", "--state", state.path)
     assert (found["name"], found["running"], found["paused"]) == ("left", False, False)
     assert found["doing"] is None
@@ -252,6 +253,31 @@ def test_a_daemon_killed_at_work_goes_on_there_and_ends_with_the_same_bits(
     report = record_to_report(reply.content, task)
     assert report.reason == ""
     assert report.update == run_task(task, data, Budget()).update
+
+
+def test_no_account_is_kept_where_none_is_wanted(enrolment: Path, tmp_path: Path) -> None:
+    for words in (("--no-ledger",), ("--no-ledger", "--ledger", "elsewhere")):
+        joined = printed("join", enrolment, "--state", tmp_path / "state", *words)
+        assert joined["settings"] == {}
+
+
+def test_a_daemon_serves_samples_as_soon_as_some_are_recorded(
+    state: StateFolder, tmp_path: Path
+) -> None:
+    sample = tmp_path / "samples.jsonl"
+    sample.write_text('{"x": [1, 2], "y": 1}\n')
+    form = ("--shape", "2", "--classes", "2")
+    with running(state, tmp_path) as (_, until):
+        until("STATUS=")
+        assert not state.socket.exists()
+        printed("record", "--state", state.path, *form, sample)
+        # The daemon has become a new one.
+        until("READY=1")
+        with socket.socket(socket.AF_UNIX) as application:
+            application.settimeout(PROMPT)
+            application.connect(str(state.socket))
+            application.sendall(sample.read_bytes())
+            assert json.loads(application.recv(1000)) == {"recorded": 2}
 
 
 def test_leaving_says_goodbye_and_forgets(

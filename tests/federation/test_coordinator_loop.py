@@ -16,7 +16,7 @@ from edgetrain.client.flower_record import report_to_record
 from edgetrain.coordinator.checkpoint import CheckpointFolder
 from edgetrain.coordinator.directions import Directions
 from edgetrain.coordinator.global_model import FRACTION_BITS, GlobalModel
-from edgetrain.coordinator.loop import Event, Loop, RoundBegun, RoundEnded, TaskAnswered
+from edgetrain.coordinator.loop import Event, Loop, Paused, RoundBegun, RoundEnded, TaskAnswered
 from edgetrain.coordinator.members import Register
 from edgetrain.coordinator.simulation.virtual_grid import VirtualGrid
 from edgetrain.errors import ConfigError, DataError, StorageError
@@ -284,6 +284,11 @@ def test_nobody_is_asked_while_the_run_pauses_and_it_goes_on_where_it_was() -> N
 
     loop, model = run(fleet(), notify=events.append, directions=directions)
     assert next(looks, None) is None, "it must be asked until it is told to go on"
+    paused_at = next(at for at, event in enumerate(events) if isinstance(event, Paused))
+    before, after = events[paused_at - 1], events[paused_at + 1]
+    assert isinstance(before, RoundEnded)
+    assert isinstance(after, RoundBegun)
+    assert (events[paused_at], after.round) == (Paused(before.record.round), 2)
     assert model.version == 3
     untouched, _ = run(fleet())
     paused, never = loop.history.rounds, untouched.history.rounds
@@ -297,7 +302,7 @@ def test_the_round_at_hand_is_the_last_before_a_pause(aggregation: str) -> None:
 
     def directions() -> Directions:
         if any(isinstance(event, RoundEnded) for event in events):
-            seen.append(len(events))
+            seen.append(sum(not isinstance(event, Paused) for event in events))
         return Directions(paused=bool(events) and len(seen) < 9)
 
     run(fleet(aggregation=aggregation), notify=events.append, directions=directions)
