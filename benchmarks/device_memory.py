@@ -133,7 +133,7 @@ def deal(text: str, folder: Path) -> tuple[Path, list[Path]]:
     config = folder / "fleet.toml"
     config.write_text(text)
     fleet = FleetConfig.from_toml(config)
-    devices = build_devices(fleet, load(fleet.data.path), folder)
+    devices = build_devices(fleet, load(fleet.dealt.path), folder)
     return config, [device.dataset for device in devices if device.dataset is not None]
 
 

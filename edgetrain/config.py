@@ -8,14 +8,15 @@
 ```
 
 Every key has a default but [data] path and the name and memory of a device. A relative path is
-looked for beside the TOML file first, then in the working folder.
+looked for beside the TOML file first, then in the working folder. A real fleet has no [data]: its
+devices bring their own examples, and say what these look like.
 """
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -226,21 +227,20 @@ SECTIONS = {
 class FleetConfig:
     """A whole fleet: its data, model, training and classes of devices.
 
-    Each part may be given as its dataclass or as the table that makes it. Raises ConfigError.
+    Each part may be given as its dataclass or as the table that makes it; `data` is what a
+    simulation deals out to its devices, and None where they bring their own. Raises ConfigError.
     """
 
-    data: DataConfig
+    data: DataConfig | None = None
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     devices: tuple[DeviceConfig, ...] = ()
 
     def __post_init__(self) -> None:
-        for part, kind in (
-            ("data", DataConfig),
-            ("model", ModelConfig),
-            ("training", TrainingConfig),
-        ):
-            object.__setattr__(self, part, read(kind, getattr(self, part)))
+        if self.data is not None:
+            object.__setattr__(self, "data", read(DataConfig, self.data))
+        object.__setattr__(self, "model", read(ModelConfig, self.model))
+        object.__setattr__(self, "training", read(TrainingConfig, self.training))
         object.__setattr__(self, "devices", tuple(read(DeviceConfig, d) for d in self.devices))
         self._check_devices()
 
@@ -280,16 +280,11 @@ class FleetConfig:
         for key in document:
             if key not in SECTIONS:
                 raise ConfigError(f"there is no table [{key}]: {nearest(key, SECTIONS)}")
-        if "data" not in document:
-            raise ConfigError("there is no [data] table: add one with a path")
         devices = document.get("device", [])
         if not isinstance(devices, list):
             raise ConfigError("[device] must be written [[device]], once for each class")
-        data = DataConfig.from_table(document["data"])
-        if folder is not None and (folder / data.path).is_dir() and not is_named(data.path):
-            data = DataConfig.from_table({**data.to_table(), "path": str(folder / data.path)})
         return cls(
-            data,
+            read_data(document["data"], folder) if "data" in document else None,
             ModelConfig.from_table(document.get("model", {})),
             TrainingConfig.from_table(document.get("training", {})),
             tuple(read_device(number, device) for number, device in enumerate(devices, 1)),
@@ -297,12 +292,28 @@ class FleetConfig:
 
     def to_table(self) -> dict[str, Any]:
         """Return the document that makes this fleet again."""
+        data = {} if self.data is None else {"data": self.data.to_table()}
         return {
-            "data": self.data.to_table(),
+            **data,
             "model": self.model.to_table(),
             "training": self.training.to_table(),
             "device": [device.to_table() for device in self.devices],
         }
+
+    @property
+    def dealt(self) -> DataConfig:
+        """The data that a simulation deals out. Raises ConfigError where there are none."""
+        if self.data is None:
+            raise ConfigError("a simulated fleet needs a [data] table: add one with a path")
+        return self.data
+
+
+def read_data(found: object, folder: Path | None) -> DataConfig:
+    """Return the data in a table; a relative path is looked for in `folder` first."""
+    data = DataConfig.from_table(found)
+    if folder is not None and (folder / data.path).is_dir() and not is_named(data.path):
+        return replace(data, path=str(folder / data.path))
+    return data
 
 
 def is_named(path: str) -> bool:

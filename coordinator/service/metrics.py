@@ -74,7 +74,8 @@ def run_metrics(run: dict[str, Any]) -> Iterator[Metric]:
     for name, what, value in (
         ("rounds_done", "Rounds that the run has done.", run["version"]),
         ("rounds_wanted", "Rounds that it is to do.", run["rounds"]),
-        ("accuracy", "Accuracy on the held-out devices, 0 to 1.", run["accuracy"]),
+        ("accuracy", "Accuracy on the devices that evaluate, 0 to 1.", run["accuracy"]),
+        ("training_loss", "Mean loss of an example while devices train.", run["training_loss"]),
     ):
         if value is not None:
             yield GaugeMetricFamily(f"edgetrain_{name}", what, value)

@@ -65,6 +65,7 @@ def progress_fields(progress: Progress) -> dict[str, Any]:
     """Return what a run has done in all."""
     rounds, devices = progress.history.rounds, progress.history.devices.values()
     judged = [record.accuracy for record in rounds if record.accuracy is not None]
+    trained = [record.training_loss for record in rounds if record.training_loss is not None]
     lost: Counter[str] = Counter()
     refused: Counter[str] = Counter()
     for record in rounds:
@@ -75,6 +76,7 @@ def progress_fields(progress: Progress) -> dict[str, Any]:
         "version": progress.version,
         "rounds": progress.rounds,
         "accuracy": judged[-1] if judged else None,
+        "training_loss": trained[-1] if trained else None,
         "reports": sum(device.answered for device in devices),
         "examples": sum(device.examples for device in devices),
         "uplink_bytes": sum(record.uplink_bytes for record in rounds),

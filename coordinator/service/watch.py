@@ -21,7 +21,7 @@ LOOK_SECONDS = 1.0
 ROUNDS_SHOWN = 10
 ROUND = (
     *("round", "asked", "reported", "examples"),
-    *("accuracy", "uplink_bytes", "downlink_bytes", "seconds"),
+    *("accuracy", "training_loss", "uplink_bytes", "downlink_bytes", "seconds"),
 )
 """What an event tells of a round; see RoundRecord."""
 
@@ -69,19 +69,36 @@ def status_table(found: dict[str, Any]) -> Table:
         table.add_row(
             "run", f"{run['run']}, {run['status']}{paused}, attempt {run['attempts']}{why}"
         )
-        accuracy = run["accuracy"]
-        judged = "" if accuracy is None else f", accuracy {accuracy:.1%}"
         wanted = "" if run["rounds"] is None else f" of {run['rounds']}"
-        table.add_row("round", f"{run['version']}{wanted}{judged}")
+        table.add_row("round", f"{run['version']}{wanted}")
+        table.add_row("model", quality(run))
         for reason, times in run["lost"].items():
             table.add_row("not counted", f"{times} {reason}")
     return table
 
 
+def quality(run: dict[str, Any]) -> str:
+    """Return how good the model is, and on whose examples."""
+    accuracy, loss = run["accuracy"], run["training_loss"]
+    judged = "no device has judged it" if accuracy is None else f"accuracy {accuracy:.1%}"
+    by = "" if accuracy is None else " on the devices that evaluate"
+    trained = "" if loss is None else f"; loss {loss:.3f} while training"
+    return f"{judged}{by}{trained}"
+
+
 def rounds_table(rounds: list[dict[str, Any]]) -> RenderableType:
     """Return the latest rounds, one a row."""
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("round", "counted", "examples", "accuracy", "up", "down", "took"):
+    for heading in (
+        "round",
+        "counted",
+        "examples",
+        "accuracy",
+        "training loss",
+        "up",
+        "down",
+        "took",
+    ):
         table.add_column(heading, justify="right")
     for one in rounds:
         table.add_row(
@@ -89,6 +106,7 @@ def rounds_table(rounds: list[dict[str, Any]]) -> RenderableType:
             f"{one['reported']} of {one['asked']}",
             f"{one['examples']:,}",
             "" if one["accuracy"] is None else f"{one['accuracy']:.1%}",
+            "" if one["training_loss"] is None else f"{one['training_loss']:.3f}",
             format_size(one["uplink_bytes"]),
             format_size(one["downlink_bytes"]),
             f"{one['seconds']:.1f} s",

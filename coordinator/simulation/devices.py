@@ -90,7 +90,7 @@ def build_devices(fleet: FleetConfig, splits: Splits, folder: Path) -> list[Simu
 
 def deal_training(fleet: FleetConfig, train: Dataset) -> Sequence[Indices]:
     """Return each training device's rows."""
-    data = fleet.data
+    data = fleet.dealt
     total = total_count(fleet, "train")
     if data.partition == "group":
         return partition(train, "group")
@@ -111,10 +111,11 @@ def deal_training(fleet: FleetConfig, train: Dataset) -> Sequence[Indices]:
 def deal_evaluation(fleet: FleetConfig, test: Dataset) -> Sequence[Indices]:
     """Return each evaluation device's rows: one device a group, else equal random parts."""
     wanted = total_count(fleet, "evaluate")
-    if test.groups is not None and fleet.data.partition == "group":
+    data = fleet.dealt
+    if test.groups is not None and data.partition == "group":
         return [np.flatnonzero(test.groups == group) for group in np.unique(test.groups)]
     count = min(wanted or len(fleet.devices), len(test))
-    return partition(test, "iid", count, seed=fleet.data.seed)
+    return partition(test, "iid", count, seed=data.seed)
 
 
 def total_count(fleet: FleetConfig, role: str) -> int | None:

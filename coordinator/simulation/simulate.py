@@ -40,7 +40,7 @@ def simulate(
     StorageError with the cause in one line.
     """
     begun = time.monotonic()
-    data = fleet.data
+    data = fleet.dealt
     splits = load(
         data.path,
         test_groups=data.test_groups,

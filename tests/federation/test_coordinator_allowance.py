@@ -217,7 +217,7 @@ def test_an_enrolled_device_goes_by_its_name_and_its_key(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = fleet(tmp_path)
-    splits = load(config.data.path, test_groups=config.data.test_groups)
+    splits = load(config.dealt.path, test_groups=config.dealt.test_groups)
     devices = build_devices(config, splits, tmp_path)
     with EnrolledGrid(edgetrain_app, devices) as grid:
         grid.names = {devices[0].node_id: devices[0].name, devices[1].node_id: "another"}

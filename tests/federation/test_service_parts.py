@@ -62,6 +62,7 @@ from edgetrain.memory_profiler.signature_check import point_of_pem
 
 WAIT_SECONDS = 60.0
 LOOK_SECONDS = 0.01
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -558,11 +559,10 @@ def test_every_command_has_help_and_json(
 
 
 def test_a_run_that_is_wanted_while_the_federation_is_down_waits(
-    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_json(place.settings, {"host": "localhost", "port": 1, "listen": "::1"})
-    fleet = tmp_path / "fleet.toml"
-    fleet.write_text('[data]\npath = "watch"\n[[device]]\nname = "pi"\nmemory = "64MiB"\n')
+    fleet = ROOT / "examples" / "fleet.toml"
     for arguments, code in (
         (["start", str(fleet)], 0),
         (["start", str(fleet)], ConfigError.exit_code),
@@ -603,7 +603,7 @@ def test_metrics_are_the_figures_of_status(place: Place) -> None:
     fleet = FleetConfig(data={"path": "watch"}, devices=({"name": "pi", "memory": "1MiB"},))
     model = GlobalModel.fresh(models.mlp(inputs=4, classes=2, hidden=(3,)), "bnn", 0)
     history = History(
-        (RoundRecord(1, losses={"late": 2}, accuracy=0.5, uplink_bytes=9),),
+        (RoundRecord(1, losses={"late": 2}, accuracy=0.5, training_loss=1.5, uplink_bytes=9),),
         {"pi-0": DeviceRecord("pi-0", "pi", answered=4, examples=80, status="late")},
     )
     folder = CheckpointFolder(run_folder(place, "0001") / CHECKPOINTS)
@@ -616,6 +616,7 @@ def test_metrics_are_the_figures_of_status(place: Place) -> None:
         "edgetrain_attempts_total": 2,
         "edgetrain_rounds_wanted": fleet.training.rounds,
         "edgetrain_accuracy": 0.5,
+        "edgetrain_training_loss": 1.5,
         "edgetrain_reports_total": 4,
         "edgetrain_examples_total": 80,
         "edgetrain_uplink_bytes_total": 9,

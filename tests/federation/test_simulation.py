@@ -137,7 +137,7 @@ def test_a_device_that_nothing_fits_declines_and_is_named(data: Path) -> None:
 
 def test_a_device_without_examples_declines(data: Path, tmp_path: Path) -> None:
     config = fleet(data, rounds=1)
-    splits = load(config.data.path, test_groups=config.data.test_groups)
+    splits = load(config.dealt.path, test_groups=config.dealt.test_groups)
     devices = build_devices(config, splits, tmp_path)
     devices[1] = replace(devices[1], dataset=None, examples=0)
     with VirtualGrid(app, devices) as grid:

@@ -244,7 +244,7 @@ def write_fleet(
     text = FLEET.format(rounds=rounds, training=training, devices=devices)
     (folder / "fleet.toml").write_text(text)
     fleet = FleetConfig.from_toml(folder / "fleet.toml")
-    splits = load(fleet.data.path, test_groups=fleet.data.test_groups)
+    splits = load(fleet.dealt.path, test_groups=fleet.dealt.test_groups)
     return fleet, [one for one in build_devices(fleet, splits, folder) if one.role == "train"]
 
 

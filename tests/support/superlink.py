@@ -71,7 +71,7 @@ def write_fleet(folder: Path, training: str = "") -> FleetConfig:
 
 def trainees(fleet: FleetConfig, folder: Path) -> list[SimulatedDevice]:
     """Return the fleet's devices that train, and write their data."""
-    splits = load(fleet.data.path, test_groups=fleet.data.test_groups)
+    splits = load(fleet.dealt.path, test_groups=fleet.dealt.test_groups)
     return [one for one in build_devices(fleet, splits, folder) if one.role == "train"]
 
 

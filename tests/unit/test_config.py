@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgetrain.config import DataConfig, DeviceConfig, FleetConfig, ModelConfig, TrainingConfig
+from edgetrain.coordinator.simulation.simulate import simulate
 from edgetrain.errors import ConfigError
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.toml"))
@@ -81,6 +82,15 @@ def test_a_fleet_survives_the_way_to_a_table_and_back() -> None:
     assert FleetConfig.from_table(fleet.to_table()) == fleet
 
 
+def test_a_real_fleet_has_no_data_and_a_simulated_one_says_that_it_needs_them() -> None:
+    table = tomllib.loads(DOCUMENT)
+    del table["data"]
+    fleet = FleetConfig.from_table(table)
+    assert FleetConfig.from_table(fleet.to_table()) == fleet
+    with pytest.raises(ConfigError, match=r"simulated fleet needs a \[data\] table: add one"):
+        simulate(fleet)
+
+
 def test_a_fleet_made_by_hand_is_checked_like_a_file() -> None:
     fleet = FleetConfig(
         data=DataConfig("watch"),
@@ -88,7 +98,7 @@ def test_a_fleet_made_by_hand_is_checked_like_a_file() -> None:
         devices=(DeviceConfig("a", memory="64MiB"),),  # type: ignore[arg-type]
     )
     assert fleet.devices[0].memory == 64 << 20
-    assert FleetConfig(data={"path": "watch"}, devices=fleet.devices).data.path == "watch"  # type: ignore[arg-type]
+    assert FleetConfig(data={"path": "watch"}, devices=fleet.devices).dealt.path == "watch"  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="rounds = 0"):
         TrainingConfig(rounds=0)
     with pytest.raises(FrozenInstanceError):
@@ -162,7 +172,7 @@ def test_a_relative_path_is_looked_for_beside_the_file(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     path = tmp_path / "fleet.toml"
     path.write_text('[data]\npath = "mine"\n[[device]]\nname = "a"\nmemory = "1MiB"\n')
-    assert FleetConfig.from_toml(path).data.path == str(tmp_path / "mine")
+    assert FleetConfig.from_toml(path).dealt.path == str(tmp_path / "mine")
 
 
 def test_the_learning_rate_falls_to_its_floor() -> None:
