@@ -20,6 +20,7 @@ from edgetrain.coordinator.service.commands import (
     placed,
     tell,
 )
+from edgetrain.coordinator.service.operators import KnownOperator, OperatorFolder
 from edgetrain.coordinator.service.place import Place
 from edgetrain.coordinator.service.watch import show, status_table
 from edgetrain.errors import ConfigError
@@ -136,8 +137,14 @@ def budget(
 
 
 def operator(
-    name: Annotated[str, typer.Argument(help="What to call the operator.")],
+    name: Annotated[str | None, typer.Argument(help="What the operator is called.")] = None,
     *,
+    revoke: Annotated[
+        bool, typer.Option("--revoke", help="Refuse the operator from now on.")
+    ] = False,
+    listed: Annotated[
+        bool, typer.Option("--list", help="List who may operate, and until when.")
+    ] = False,
     folder: Folder = DEFAULT_FOLDER,
     output: Annotated[
         Path | None, typer.Option(help="The file to write; NAME.operator.toml, unless given.")
@@ -148,9 +155,21 @@ def operator(
 
     Carry the file there, and run `edgetrain-coordinator status --operator FILE`. Whoever has it may
     do all that `status`, `watch`, `pause`, `resume`, `stop` and `budget` do. It needs a federation
-    that is served with `up --control HOST:PORT`.
+    that is served with `up --control HOST:PORT`. With --revoke the file is worth nothing from that
+    moment on, also where the service runs.
     """
-    place, name = placed(folder), checked_name(name)
+    place = placed(folder)
+    place.known_settings()
+    if (name is None) != listed or (revoke and listed):
+        raise ConfigError("name an operator, to make one or to --revoke it, or say --list alone")
+    if name is None:
+        show_operators(OperatorFolder(place.operators).known(), json=json)
+        return
+    name = checked_name(name)
+    if revoke:
+        OperatorFolder(place.operators).revoke(name)
+        tell({"name": name, "revoked": True}, f"{name} may operate no more", json=json)
+        return
     path = output or Path(f"{name}.operator.toml")
     if path.exists():
         raise ConfigError(f"{path} exists: name another --output, or move it away")
@@ -158,6 +177,28 @@ def operator(
     replace_file(path, [made.to_toml().encode("utf-8")], private=True)
     text = f"{name} may operate {made.address}: carry {path} there, and keep it secret"
     tell({"name": name, "file": str(path), "address": made.address}, text, json=json)
+
+
+def show_operators(known: list[KnownOperator], *, json: bool) -> None:
+    """Print who may operate the federation from other machines."""
+    if json:
+        found = [
+            {
+                "name": one.name,
+                "expires": one.expires.isoformat(),
+                "expired": one.expired,
+                "fingerprint": one.fingerprint,
+            }
+            for one in known
+        ]
+        typer.echo(json_text.dumps({"operators": found}, indent=2))
+        return
+    table = Table("operator", "until", "SHA-256", box=None, padding=(0, 2, 0, 0))
+    for one in known:
+        until = f"{one.expires:%Y-%m-%d}{', ended' if one.expired else ''}"
+        table.add_row(one.name, until, one.fingerprint[:16])
+    Console(highlight=False).print(table)
+    typer.echo(f"{len(known)} known")
 
 
 def served(folder: Path, operator: Path | None) -> Served:

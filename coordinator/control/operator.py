@@ -13,6 +13,7 @@ import grpc
 
 from edgetrain.client.enrolment import LARGEST_FILE, LONGEST_NAME, host_and_port, pem
 from edgetrain.coordinator.service.authority import Authority
+from edgetrain.coordinator.service.operators import OperatorFolder
 from edgetrain.coordinator.service.place import Place
 from edgetrain.errors import ConfigError, PayloadError
 from edgetrain.fields import Rule, check_fields, text
@@ -58,13 +59,15 @@ class Operator:
 
 
 def fresh_operator(place: Place, name: str) -> Operator:
-    """Return an operator with a new certificate, good for 90 days.
+    """Return an operator with a new certificate, good for 90 days, who is known from now on.
 
-    Raises ConfigError where the federation serves no operators of other machines.
+    Raises ConfigError where the federation serves no operators of other machines, or knows one of
+    that name, and StorageError.
     """
     address = place.known_settings().control_address
     authority = Authority(place.authority)
     certificate, key = authority.operator(name)
+    OperatorFolder(place.operators).add(name, certificate)
     ca = authority.certificate.read_text(encoding="ascii")
     return Operator(name, address, ca, certificate.decode(), key.decode())
 

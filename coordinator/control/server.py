@@ -17,9 +17,11 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from edgetrain.coordinator.control.doorkeeper import Doorkeeper
 from edgetrain.coordinator.control.messages import ERROR_KEY, SERVICE, fields_of, message_of
 from edgetrain.coordinator.control.operations import OPERATIONS, STREAMS
 from edgetrain.coordinator.service.authority import Authority
+from edgetrain.coordinator.service.operators import OperatorFolder
 from edgetrain.coordinator.service.place import Place
 from edgetrain.errors import ConfigError, EdgetrainError
 
@@ -42,11 +44,14 @@ OPTIONS = (
 def serve_control(place: Place, address: str | None) -> Iterator[None]:
     """Serve a federation's operators on its socket and, if given, on HOST:PORT over TLS.
 
-    Over TLS only clients are served that show a certificate by the federation's own authority.
-    Raises ConfigError where either cannot be listened on.
+    Over TLS only clients are served that show a certificate by the federation's own authority, and
+    whom it knows as operators. Raises ConfigError where either cannot be listened on.
     """
     server = grpc.server(
-        ThreadPoolExecutor(WORKERS), options=OPTIONS, maximum_concurrent_rpcs=MOST_CALLS
+        ThreadPoolExecutor(WORKERS),
+        interceptors=(Doorkeeper(OperatorFolder(place.operators)),),
+        options=OPTIONS,
+        maximum_concurrent_rpcs=MOST_CALLS,
     )
     server.add_generic_rpc_handlers((handlers(place),))
     servicer = health.HealthServicer()

@@ -32,7 +32,7 @@ BACKDATED = datetime.timedelta(days=365)
 AUTHORITY_LIFE = datetime.timedelta(days=3650)
 SERVER_LIFE = datetime.timedelta(days=397)
 OPERATOR_LIFE = datetime.timedelta(days=90)
-"""An operator's certificate cannot be taken back, so it does not last."""
+"""An operator's certificate can be revoked; one that everybody forgot should not last."""
 RENEWED_BEFORE = datetime.timedelta(days=60)
 """A server's certificate that has less left than this is replaced when the service starts."""
 LOCAL = ("localhost", "127.0.0.1")
@@ -107,7 +107,7 @@ class Authority:
         replace_file(self.server_certificate, [certificate])
 
     def operator(self, name: str) -> tuple[bytes, bytes]:
-        """Return a certificate and its key, PEM both, for an operator; no copy is kept.
+        """Return a certificate and its key, PEM both, for an operator; nothing is kept.
 
         Raises ConfigError.
         """

@@ -69,6 +69,11 @@ class Place:
         return self.folder / "authority"
 
     @property
+    def operators(self) -> Path:
+        """The certificates of operators of other machines."""
+        return self.authority / "operators"
+
+    @property
     def database(self) -> Path:
         """SuperLink's database: nodes, runs and messages."""
         return self.folder / "superlink.db"

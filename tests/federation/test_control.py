@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import stat
+import tarfile
 import threading
 import tomllib
 from collections.abc import Callable, Iterator
@@ -26,10 +28,11 @@ from edgetrain.coordinator.control import client, messages, server
 from edgetrain.coordinator.control.client import ask, follow
 from edgetrain.coordinator.control.messages import DESCRIPTOR, SERVICE, fields_of, message_of
 from edgetrain.coordinator.control.operations import OPERATIONS, STREAMS
-from edgetrain.coordinator.control.operator import fresh_operator, read_operator
+from edgetrain.coordinator.control.operator import Operator, fresh_operator, read_operator
 from edgetrain.coordinator.control.server import serve_control
 from edgetrain.coordinator.directions import Directions
 from edgetrain.coordinator.service.authority import Authority
+from edgetrain.coordinator.service.backup import back_up
 from edgetrain.coordinator.service.keeper import FLEET, RunRecord, directions_of, run_folder
 from edgetrain.coordinator.service.place import Place, write_json
 from edgetrain.errors import ConfigError, ServiceError
@@ -318,6 +321,129 @@ def test_an_operator_is_served_as_the_machines_own(remote: Place, tmp_path: Path
     assert ask(remote, "Status")["run"]["paused"]
     with pytest.raises(ConfigError, match="no class 'phone'"):
         ask(operator, "SetBudget", {"device_class": "phone", "total_energy": 1.0})
+
+
+@pytest.fixture
+def operators(remote: Place) -> tuple[Operator, Operator]:
+    """Return two operators of other machines."""
+    return fresh_operator(remote, "anna"), fresh_operator(remote, "bert")
+
+
+def revoke(place: Place, name: str) -> None:
+    """Revoke an operator by the command."""
+    with pytest.raises(SystemExit) as caught:
+        run_command(commands, ["operator", name, "--revoke", "--folder", str(place.folder)])
+    assert caught.value.code == 0
+
+
+def test_a_revoked_operator_is_refused_at_once_and_another_goes_on(
+    remote: Place, operators: tuple[Operator, Operator]
+) -> None:
+    anna, bert = operators
+    assert ask(anna, "Status") == ask(bert, "Status")
+    revoke(remote, "anna")
+    with pytest.raises(ServiceError, match=r"not valid any more: have .* make another") as caught:
+        ask(anna, "Status")
+    assert "\n" not in str(caught.value)
+    assert ask(bert, "Status") == ask(remote, "Status")
+
+
+def test_a_stream_ends_when_its_operator_is_revoked(
+    remote: Place, operators: tuple[Operator, Operator]
+) -> None:
+    anna, bert = operators
+    watched, other = follow(anna, "Watch"), follow(bert, "Watch")
+    next(watched)
+    next(other)
+    revoke(remote, "anna")
+    write_json(remote.state, {"run": RunRecord("0001", None, 2, "running").to_fields()})
+    with pytest.raises(ServiceError, match="not valid any more"):
+        next(watched)
+    assert next(other)["federation"]["run"]["attempts"] == 2
+    other.close()
+
+
+def test_a_revoked_operator_gets_no_health_and_no_reflection(
+    remote: Place, operators: tuple[Operator, Operator]
+) -> None:
+    revoke(remote, "anna")
+    anna, bert = operators
+    asked = health_pb2.HealthCheckRequest()
+    for operator, allowed in ((anna, False), (bert, True)):
+        with grpc.secure_channel(operator.address, operator.credentials()) as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            calls: list[Callable[[], Any]] = [
+                lambda stub=stub: stub.Check(asked, timeout=WAIT_SECONDS),
+                lambda stub=stub: next(stub.Watch(asked, timeout=WAIT_SECONDS)),
+                lambda channel=channel: ProtoReflectionDescriptorDatabase(channel).get_services(),
+            ]
+            for call in calls:
+                if allowed:
+                    assert call()
+                    continue
+                with pytest.raises(grpc.RpcError) as caught:
+                    call()
+                assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+def test_a_restored_federation_knows_whom_the_backup_knew(
+    remote: Place, operators: tuple[Operator, Operator], tmp_path: Path
+) -> None:
+    anna, bert = operators
+    revoke(remote, "anna")
+    back_up(remote, tmp_path / "backup.tar.gz")
+    restored = Place(tmp_path / "restored")
+    with tarfile.open(tmp_path / "backup.tar.gz") as archive:
+        archive.extractall(restored.folder, filter="data")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    with restored.held(), serve_control(restored, address):
+        assert ask(replace(bert, address=address), "Status")["up"]
+        with pytest.raises(ServiceError, match="not valid any more"):
+            ask(replace(anna, address=address), "Status")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["carl", "--revoke"], "'carl' is no operator: see"),
+        (["anna"], "'anna' is an operator already: revoke it first"),
+        (["anna", "--list"], "say --list alone"),
+        (["--revoke"], "name an operator"),
+        ([], "name an operator"),
+        (["../anna", "--revoke"], "write a name of letters"),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.usefixtures("operators")
+def test_an_operator_that_cannot_be_is_one_line(
+    arguments: list[str],
+    said: str,
+    remote: Place,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        run_command(commands, ["operator", *arguments, "--folder", str(remote.folder)])
+    assert caught.value.code == ConfigError.exit_code
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.usefixtures("operators")
+def test_operators_are_listed_until_they_are_revoked(
+    remote: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    revoke(remote, "bert")
+    (remote.operators / "damaged.crt").write_text("none")
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        run_command(commands, ["operator", "--list", "--json", "--folder", str(remote.folder)])
+    found = json.loads(capsys.readouterr().out)["operators"]
+    assert [(one["name"], one["expired"]) for one in found] == [("anna", False)]
 
 
 @pytest.mark.parametrize("stranger", ["nobody", "another authority", "the server itself"])
