@@ -26,7 +26,7 @@ MODULES = ("virtio_pci", "virtio_net", "sch_netem", "loop")
 CARD, ADDRESS = "eth0", "10.0.2.15/24"
 LINK = ("delay", "300ms", "loss", "10%", "rate", "64kbit")
 LIMIT = 64 << 20
-PATIENCE = 600.0
+PATIENCE = 750.0
 """Seconds in which an emulated fleet trains on a busy computer."""
 LOOK_SECONDS = 2.0
 DROP_IN = """[Unit]
