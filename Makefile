@@ -109,6 +109,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/federated_watch.py
 	$(BIN)/python benchmarks/asynchronous_rounds.py
 	$(BIN)/python benchmarks/service_load.py
+	$(BIN)/python benchmarks/held_load.py
 	$(BIN)/python benchmarks/memory_prediction.py
 	$(BIN)/python benchmarks/prediction.py
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/gradient_formats.py

@@ -1,6 +1,7 @@
 """A ServerApp that sends messages as tasks are sent: to the nodes in each file *.order of a folder.
 
-What it sent is told in a file *.sent beside: seconds of the monotonic clock before and after.
+What it sent is told in a file *.sent beside: when it began, and when it had sent to each node, in
+seconds of the monotonic clock.
 """
 
 from __future__ import annotations
@@ -35,12 +36,13 @@ def main(grid: Grid, context: Context) -> None:
         for order in folder.glob("*.order"):
             nodes = json.loads(order.read_text())
             order.unlink()
-            begun = time.monotonic()
+            begun, sent = time.monotonic(), {}
             for start in range(0, len(nodes), PUSH_AT_ONCE):
                 some = nodes[start : start + PUSH_AT_ONCE]
                 guarded.push_messages([message(node) for node in some])
+                sent |= dict.fromkeys(some, time.monotonic())
             told = folder / f"{order.stem}.draft"
-            told.write_text(json.dumps({"begun": begun, "ended": time.monotonic()}))
+            told.write_text(json.dumps({"begun": begun, "sent": sent}))
             told.rename(folder / f"{order.stem}.sent")
         time.sleep(LOOK_SECONDS)
 

@@ -45,7 +45,7 @@ def superlink(folder: Path) -> Iterator[FleetServer]:
     authority = Authority(folder)
     authority.prepare("127.0.0.1")
     paths = (authority.certificate, authority.server_certificate, authority.server_key)
-    with serve(Certificates(*paths), ":memory:") as found:
+    with serve(Certificates(*paths), folder / "superlink.db") as found:
         yield found
 
 
