@@ -34,6 +34,7 @@ QUIET_SECONDS = 60.0
 """A reply is looked for every second; this long after the last one it has been found."""
 REFUSALS = (UNAUTHORISED, PRECONDITION_FAILED)
 """What Flower says to a key that it does not know, and to a node that it takes for online."""
+CURE = "; if this device was revoked, have it enrolled again, and join with the new file"
 
 
 def connect(enrolment: Enrolment, node_id: int) -> FleetApi:
@@ -98,7 +99,8 @@ class Daemon:
         except EdgetrainError as error:
             if isinstance(error, FleetError):
                 self._online = False
-            self._tell(trouble(error), str(error))
+            what = trouble(error)
+            self._tell(what, f"{error}{CURE if what == 'refused' else ''}")
             self._wait(self._backoff.next())
             return False
         self._backoff.reset()

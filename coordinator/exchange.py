@@ -44,7 +44,7 @@ PULL_AT_ONCE = 64
 """Tasks after whose answers the Grid is asked together: bounds how many reports are held."""
 
 LATE, UNSENT = "late", "failed"
-UNSENT_REASON = "failed: the SuperLink did not take the task; its log says why"
+UNSENT_REASON = "failed: the SuperLink did not take the task: revoked, or see its log"
 
 
 class Clock(Protocol):

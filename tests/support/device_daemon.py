@@ -27,16 +27,22 @@ class DeviceDaemon:
         self.state = self.folder / f"{device.name}.state"
         self.ledger = self.folder / f"{device.name}.ledger"
         self.process: subprocess.Popen[bytes] | None = None
-        federation.call("enroll", device.name)
-        enrolment = self.folder / f"{device.name}.toml"
+        self.settings = (
+            *("--data", str(device.node_config()["dataset"]), "--memory", "256MiB"),
+            *("--class", device.settings.name, "--checkpoint", "50ms"),
+            *("--ledger", str(self.ledger)),
+        )
+        self.enrol(federation, heartbeat_seconds)
+
+    def enrol(self, federation: Federation, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
+        """Let the device join with a new key; its daemon does not run meanwhile."""
+        federation.call("enroll", self.name)
+        enrolment = self.folder / f"{self.name}.toml"
         with enrolment.open("a") as file:
             file.write(f"poll_seconds = {POLL_SECONDS}\n")
             file.write(f"heartbeat_seconds = {heartbeat_seconds}\n")
-        self.call(
-            *("join", str(enrolment), "--data", str(device.node_config()["dataset"])),
-            *("--memory", "256MiB", "--class", device.settings.name, "--checkpoint", "50ms"),
-            *("--ledger", str(self.ledger)),
-        )
+        self.call("join", str(enrolment), *self.settings)
+        enrolment.unlink()
 
     def call(self, command: str, *arguments: str) -> dict[str, object]:
         """Return what a command says; fail where it ends with an error."""
