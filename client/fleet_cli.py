@@ -23,6 +23,7 @@ SETTINGS = (
     *("examples_per_second", "watts", "battery", "charger", "celsius", "checkpoint", "ledger"),
 )
 """Options of `join` that go into the device's settings."""
+ENDINGS = (signal.SIGTERM, signal.SIGINT)
 STOP_SECONDS = 60
 """From SIGTERM to the end: for saying goodbye to a coordinator that may not answer."""
 
@@ -124,8 +125,10 @@ def run(options: argparse.Namespace) -> None:
     from edgetrain.client.daemon import Daemon  # noqa: PLC0415
     from edgetrain.client.own_samples import served  # noqa: PLC0415
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in ENDINGS:
         signal.signal(number, stop)
+    # One that came while this process began afresh has waited.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDINGS)
     state = folder(options)
     daemon = Daemon(state)
     with served(state):
@@ -223,4 +226,6 @@ def start_afresh() -> NoReturn:
     from edgetrain.memory_profiler.memory import worker_environment  # noqa: PLC0415
 
     sys.stdout.flush()
+    # Until the next one can say goodbye, nobody listens: a signal waits for it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS)
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], worker_environment())

@@ -218,6 +218,24 @@ def test_a_daemon_answers_and_is_a_new_process_after_it_and_stops_when_told(
     assert not state.held
 
 
+def test_a_daemon_that_is_told_to_stop_while_it_begins_afresh_stops_in_good_order(
+    state: StateFolder,
+) -> None:
+    words = ["-P", "-m", "edgetrain.client", "run", "--state", str(state.path)]
+    code = (
+        "import os, signal, sys\n"
+        "from edgetrain.client import fleet_cli\n"
+        "def told(*words):\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    execve(*words)\n"
+        "execve, os.execve = os.execve, told\n"
+        f"sys.orig_argv[1:] = {words!r}\n"
+        "fleet_cli.start_afresh()\n"
+    )
+    again = subprocess.run([sys.executable, "-P", "-c", code], timeout=PROMPT, check=False)
+    assert again.returncode == 0
+
+
 def test_a_daemon_killed_at_work_goes_on_there_and_ends_with_the_same_bits(
     server: FleetServer,
     state: StateFolder,
