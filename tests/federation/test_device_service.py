@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from device_daemon import daemon
-from federation import Federation, assert_as_simulated, kept_checkpoint, supernode, write_fleet
+from federation import Federation, assert_as_simulated, kept_checkpoint, supernode
+from small_fleet import write_fleet
 
 
 @pytest.mark.slow

@@ -16,8 +16,9 @@ from pathlib import Path
 import psutil
 import pytest
 from device_daemon import DeviceDaemon, daemon
-from federation import Federation, kept_checkpoint, write_fleet
+from federation import Federation, kept_checkpoint
 from kept_versions import all_versions_kept
+from small_fleet import write_fleet
 
 from edgetrain.config import FleetConfig
 from edgetrain.coordinator.audit import audit_folder

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 from device_daemon import daemon
-from federation import STOP_SECONDS, Federation, kept_checkpoint, write_fleet
+from federation import STOP_SECONDS, Federation, kept_checkpoint
 from kept_versions import all_versions_kept
+from small_fleet import write_fleet
 
 from edgetrain.client.enrolment import read_enrolment
 from edgetrain.client.fleet.identity import ServerClock, signed

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 from device_daemon import DeviceDaemon, daemon
-from federation import Federation, reached, write_fleet
+from federation import Federation, reached
+from small_fleet import write_fleet
 
 from edgetrain.client.state import StateFolder
 from edgetrain.coordinator.dashboard.words import as_toml

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from fleet_server import make_certificates
-from superlink import superlink, trainees, write_fleet
+from small_fleet import write_fleet
+from superlink import superlink
 
 from edgetrain.coordinator.checkpoint import CheckpointFolder
 from edgetrain.coordinator.simulation.simulate import simulate
@@ -24,10 +25,9 @@ def libraries(pid: int) -> str:
 
 @pytest.mark.slow
 def test_a_lean_device_and_a_stock_one_end_where_the_simulation_ends(tmp_path: Path) -> None:
-    fleet = write_fleet(tmp_path)
+    fleet, (stock, lean) = write_fleet(tmp_path, 2)
     simulate(fleet, checkpoints=tmp_path / "simulated")
     simulated = CheckpointFolder(tmp_path / "simulated").newest(fleet.to_table())
-    stock, lean = trainees(fleet, tmp_path)
 
     with (
         superlink(tmp_path, make_certificates(tmp_path)) as link,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 import pytest
-from federation import Federation, assert_as_simulated, supernode, write_fleet
+from federation import Federation, assert_as_simulated, supernode
+from small_fleet import write_fleet
 
 LOOKS = 20
 """Of the status, each a command that starts anew: together they take longer than a round does."""

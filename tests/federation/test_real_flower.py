@@ -6,19 +6,19 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from superlink import superlink, trainees, write_fleet
+from small_fleet import write_fleet
+from superlink import superlink
 
 from edgetrain.config import FleetConfig
 from edgetrain.coordinator.checkpoint import Checkpoint, CheckpointFolder
 from edgetrain.coordinator.global_model import GlobalModel
 from edgetrain.coordinator.history import History
+from edgetrain.coordinator.simulation.devices import SimulatedDevice
 from edgetrain.coordinator.simulation.simulate import simulate
 
 
-def run_with_flower(folder: Path, fleet: FleetConfig) -> Checkpoint:
+def run_with_flower(folder: Path, fleet: FleetConfig, devices: list[SimulatedDevice]) -> Checkpoint:
     """Run the fleet on a SuperLink with a SuperNode a device; return its last version."""
-    devices = trainees(fleet, folder)
-    assert len(devices) == 2
     with superlink(folder) as link, ExitStack() as stack:
         for device in devices:
             stack.enter_context(link.supernode(device))
@@ -27,10 +27,10 @@ def run_with_flower(folder: Path, fleet: FleetConfig) -> Checkpoint:
 
 @pytest.mark.slow
 def test_a_real_fleet_ends_where_the_simulation_ends(tmp_path: Path) -> None:
-    fleet = write_fleet(tmp_path)
+    fleet, devices = write_fleet(tmp_path, 2)
     simulate(fleet, checkpoints=tmp_path / "simulated")
     simulated = CheckpointFolder(tmp_path / "simulated").newest(fleet.to_table())
-    real = run_with_flower(tmp_path, fleet)
+    real = run_with_flower(tmp_path, fleet, devices)
 
     assert simulated is not None
     assert real.model.version == simulated.model.version == fleet.training.rounds
@@ -46,8 +46,8 @@ def test_a_real_fleet_ends_where_the_simulation_ends(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_buffered_rounds_run_on_a_real_superlink(tmp_path: Path) -> None:
-    fleet = write_fleet(tmp_path, 'aggregation = "buffered"\nbuffer = 1')
-    real = run_with_flower(tmp_path, fleet)
+    fleet, devices = write_fleet(tmp_path, training='aggregation = "buffered"\nbuffer = 1')
+    real = run_with_flower(tmp_path, fleet, devices)
     assert real.model.version == 4
     assert [record.reported for record in real.history.rounds] == [1] * 4
     assert sum(record.stale for record in real.history.rounds) > 0

@@ -8,7 +8,8 @@ from contextlib import ExitStack
 
 import pytest
 from device_daemon import daemon
-from federation import Federation, assert_as_simulated, reached, write_fleet
+from federation import Federation, assert_as_simulated, reached
+from small_fleet import write_fleet
 
 
 @pytest.mark.slow

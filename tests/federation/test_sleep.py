@@ -7,7 +7,8 @@ import threading
 
 import pytest
 from device_daemon import daemon
-from federation import Federation, kept_checkpoint, reached, write_fleet
+from federation import Federation, kept_checkpoint, reached
+from small_fleet import write_fleet
 
 ROUNDS = 8
 DEADLINE = 16.0

@@ -7,7 +7,6 @@ import datetime
 import json
 import os
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -19,7 +18,6 @@ from http.client import HTTPSConnection
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -28,12 +26,13 @@ from flwr.common.constant import TIMESTAMP_HEADER
 from flwr.proto.fleet_pb2 import ActivateNodeRequest
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
+from small_fleet import node_config
 
 from edgetrain.config import FleetConfig
 from edgetrain.coordinator.checkpoint import Checkpoint, CheckpointFolder
-from edgetrain.coordinator.simulation.devices import SimulatedDevice, build_devices
+from edgetrain.coordinator.service.service import free_port
+from edgetrain.coordinator.simulation.devices import SimulatedDevice
 from edgetrain.coordinator.simulation.simulate import simulate
-from edgetrain.data import load
 
 TOOLS = Path(sys.executable).parent
 # Everything here is quick on a quiet machine; these only bound a broken one.
@@ -41,32 +40,6 @@ READY_SECONDS = 90
 RUN_SECONDS = 240
 STOP_SECONDS = 20
 LOOK_SECONDS = 0.2
-HELD_OUT = 9
-FLEET = f"""
-[data]
-path = "examples"
-test_groups = [{HELD_OUT}]
-
-[model]
-hidden = [24]
-
-[training]
-rounds = {{rounds}}
-{{training}}
-batch = 16
-seed = 5
-
-[[device]]
-name = "node"
-count = {{devices}}
-memory = "256MiB"
-"""
-
-
-def free_port() -> int:
-    """Return a port of the loopback that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 class Federation:
@@ -193,14 +166,11 @@ class Federation:
 @contextmanager
 def supernode(federation: Federation, device: SimulatedDevice) -> Iterator[None]:
     """Run a stock SuperNode with the key of the device's enrolment."""
-    words = {**device.node_config(), "clock": "real", "ledger": f"{device.name}.ledger"}
-    words["ledger-key"] = f"{device.name}.key"
     folder = federation.folder
-    for name in ("ledger", "ledger-key"):
-        words[name] = str(folder / str(words[name]))
-    config = " ".join(
-        f'{key}="{value}"' if isinstance(value, str) else f"{key}={value}"
-        for key, value in words.items()
+    config = node_config(
+        device,
+        ledger=str(folder / f"{device.name}.ledger"),
+        ledger_key=str(folder / f"{device.name}.key"),
     )
     command = [
         TOOLS / "flower-supernode",
@@ -222,30 +192,6 @@ def supernode(federation: Federation, device: SimulatedDevice) -> Iterator[None]
         for one in alive:
             one.kill()
         process.wait(STOP_SECONDS)
-
-
-def write_fleet(
-    folder: Path, rounds: int = 4, *, devices: int = 2, training: str = ""
-) -> tuple[FleetConfig, list[SimulatedDevice]]:
-    """Write a fleet of some devices and their data; one more person's are held out.
-
-    `training` holds more lines of that table.
-    """
-    draw = np.random.default_rng(1)
-    data = folder / "examples"
-    data.mkdir()
-    labels = np.arange(150) % 3
-    samples = draw.integers(-40, 40, (150, 20)) + 25 * labels[:, None]
-    held_out = np.full(40, HELD_OUT)
-    groups = np.sort(np.arange(len(labels) - len(held_out)) % devices)
-    np.save(data / "x.npy", samples.clip(-127, 127).astype(np.int8))
-    np.save(data / "y.npy", labels.astype(np.uint8))
-    np.save(data / "group.npy", np.concatenate([groups, held_out]))
-    text = FLEET.format(rounds=rounds, training=training, devices=devices)
-    (folder / "fleet.toml").write_text(text)
-    fleet = FleetConfig.from_toml(folder / "fleet.toml")
-    splits = load(fleet.dealt.path, test_groups=fleet.dealt.test_groups)
-    return fleet, [one for one in build_devices(fleet, splits, folder) if one.role == "train"]
 
 
 def reached(version: int) -> Callable[[dict[str, Any]], bool]:

@@ -12,74 +12,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from fleet_server import Certificates, private_pem
+from small_fleet import node_config
 
 from edgetrain.client.enrolment import Enrolment
 from edgetrain.config import FleetConfig
 from edgetrain.coordinator.checkpoint import Checkpoint, CheckpointFolder
-from edgetrain.coordinator.simulation.devices import SimulatedDevice, build_devices
-from edgetrain.data import load
+from edgetrain.coordinator.service.service import free_port
+from edgetrain.coordinator.simulation.devices import SimulatedDevice
 
 APP = Path(__file__).parents[2] / "coordinator" / "flower_app"
 TOOLS = Path(sys.executable).parent
 RUN_SECONDS = 300
 START_SECONDS = 90
 STOP_SECONDS = 10
-
-FLEET = """
-[data]
-path = "examples"
-test_groups = [9]
-
-[model]
-hidden = [24]
-
-[training]
-rounds = 2
-batch = 16
-seed = 5
-
-[[device]]
-name = "node"
-count = 2
-memory = "256MiB"
-"""
-
-
-def write_fleet(folder: Path, training: str = "") -> FleetConfig:
-    """Write a fleet of two devices and their data; a third person's are held out.
-
-    `training` holds more lines of that table.
-    """
-    draw = np.random.default_rng(1)
-    data = folder / "examples"
-    data.mkdir()
-    labels = np.arange(150) % 3
-    samples = draw.integers(-40, 40, (150, 20)) + 25 * labels[:, None]
-    np.save(data / "x.npy", samples.clip(-127, 127).astype(np.int8))
-    np.save(data / "y.npy", labels.astype(np.uint8))
-    np.save(data / "group.npy", np.repeat([4, 7, 9], [60, 50, 40]))
-    text = FLEET.replace("rounds = 2", f"{training}\nrounds = 4" if training else "rounds = 2")
-    (folder / "fleet.toml").write_text(text)
-    return FleetConfig.from_toml(folder / "fleet.toml")
-
-
-def trainees(fleet: FleetConfig, folder: Path) -> list[SimulatedDevice]:
-    """Return the fleet's devices that train, and write their data."""
-    splits = load(fleet.dealt.path, test_groups=fleet.dealt.test_groups)
-    return [one for one in build_devices(fleet, splits, folder) if one.role == "train"]
-
-
-def free_port() -> int:
-    """Return a port of the loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -123,15 +73,6 @@ def descendants(pid: int) -> list[psutil.Process]:
         return [process, *process.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
-
-
-def node_config(device: SimulatedDevice) -> str:
-    """Return a device as the words of --node-config; it lives by the real clock."""
-    words = {**device.node_config(), "clock": "real"}
-    return " ".join(
-        f'{key}="{value}"' if isinstance(value, str) else f"{key}={value}"
-        for key, value in words.items()
-    )
 
 
 class SuperLink:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from federation import Federation, assert_as_simulated, kept_checkpoint
-from superlink import trainees
+from small_fleet import trainees
 
 from edgetrain.config import FleetConfig
 from edgetrain.data import load
