@@ -12,7 +12,6 @@ import os
 import site
 import sys
 from collections.abc import Iterator
-from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -84,6 +83,9 @@ def conditions(worker: str) -> str:
     That is this package, the interpreter and what is installed beside it, the machine, its kernel
     and C library, and the environment that a worker is given.
     """
+    # Who asks for a plan, and has been told what a worker needs, does without.
+    from hashlib import sha256  # noqa: PLC0415
+
     libc = os.confstr(LIBC) if LIBC in os.confstr_names else None
     machine = (*os.uname(), libc, os.cpu_count(), os.sysconf("SC_PAGE_SIZE"), text_of(HUGE_PAGES))
     chosen = sorted(
