@@ -137,7 +137,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def status(options: argparse.Namespace) -> None:
-    """Say who this device is and what its daemon does."""
+    """Say who this device is, what its daemon does, and whether its workers have a network."""
     from edgetrain.client.journal import read_events  # noqa: PLC0415
 
     state = folder(options)
@@ -156,8 +156,18 @@ def status(options: argparse.Namespace) -> None:
         "since": moment(told.get("since")) if running else None,
         "instruction": events[-1]["event"] if events else None,
         "settings": state.settings,
+        "worker_network": worker_network(),
     }
     show(fields, as_json=options.json)
+
+
+def worker_network() -> str:
+    """Return "none", or "open" and why this system keeps no worker from the network."""
+    from edgetrain.memory_profiler.enforce.limits import Limits  # noqa: PLC0415
+    from edgetrain.memory_profiler.enforce.supervise import supervise  # noqa: PLC0415
+
+    tried = supervise(["true"], Limits(network="none"))
+    return ": ".join(filter(None, (tried.network, tried.no_filter)))
 
 
 def pause(options: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -22,12 +23,15 @@ from flwr.app import RecordDict
 from small_task import small_task, write_noise
 
 from edgetrain import models
+from edgetrain.client.__main__ import make_parser
 from edgetrain.client.flower_record import record_to_hello, record_to_report, task_to_record
 from edgetrain.client.journal import Journal
 from edgetrain.client.run import run_task
 from edgetrain.client.state import StateFolder
-from edgetrain.errors import ConfigError, DataError, PayloadError
+from edgetrain.errors import ConfigError, DataError, EnforceError, PayloadError
 from edgetrain.memory_profiler.budget import Budget
+from edgetrain.memory_profiler.enforce import supervise
+from edgetrain.memory_profiler.enforce.socket_filter import socket_filter
 from edgetrain.task import Task
 
 FEATURES, CLASSES, EXAMPLES = 10, 3, 400
@@ -138,6 +142,23 @@ def test_joining_keeps_what_was_said(state: StateFolder, data: Path) -> None:
     assert found["node_id"] is None
 
 
+def test_whether_workers_have_a_network_is_tried_and_told(
+    state: StateFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = make_parser().parse_args(["status", "--state", str(state.path), "--json"])
+    try:
+        socket_filter()
+    except EnforceError as error:
+        pytest.skip(str(error))
+    options.run(options)
+    assert json.loads(capsys.readouterr().out)["worker_network"] == "none"
+    # One that ends without an answer, which every kernel refuses as one without filters would.
+    monkeypatch.setattr(supervise, "socket_filter", lambda: bytes(8))
+    options.run(options)
+    told = json.loads(capsys.readouterr().out)["worker_network"]
+    assert told == "open: Invalid argument"
+
+
 @pytest.mark.parametrize(
     ("change", "error"),
     [
@@ -188,7 +209,7 @@ def test_pausing_is_for_as_long_as_one_likes(state: StateFolder) -> None:
     assert printed("pause", "--state", state.path)["paused"] is True
     assert printed("status", "--state", state.path)["paused"] is True
     assert printed("resume", "--state", state.path)["paused"] is False
-    assert "paused    no\n" in command("status", "--state", state.path).stdout
+    assert re.search(r"^paused +no$", command("status", "--state", state.path).stdout, re.MULTILINE)
 
 
 def test_a_daemon_answers_and_is_a_new_process_after_it_and_stops_when_told(
