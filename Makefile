@@ -25,8 +25,10 @@ $(VENV)/.dev: $(VENV)/.fleet
 simulate: $(VENV)/.fleet
 	$(BIN)/edgetrain simulate examples/watch.toml --report report.html
 
+# A file's tests stay in one process: many share a server.
+test: JOBS ?= 2
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadfile
 
 # A device's Debian package, for this machine's architecture and the Python of .venv; needs dpkg-dev.
 DEB_WHEEL := $(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir build/deb \
