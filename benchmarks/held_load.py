@@ -20,17 +20,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from pathlib import Path
 from statistics import quantiles
 from typing import Annotated, Any
 
 import psutil
 import typer
-from flwr.cli.build import build_fab_from_disk
-from flwr.common.serde import fab_to_proto, user_config_to_proto
-from flwr.proto.control_pb2 import StartRunRequest
-from flwr.supercore.fab import Fab
 from process_family import MEGABYTE
 from rich.console import Console
 from rich.table import Table
@@ -146,14 +141,8 @@ def wait_for(done: Callable[[], bool], seconds: float) -> float:
 
 def start_sender(place: Place, folder: Path) -> None:
     """Start a ServerApp that sends messages to whom it is told to."""
-    content = build_fab_from_disk(SENDER)
-    settings = {"folder": str(folder), "waker": str(place.waker)}
-    request = StartRunRequest(
-        fab=fab_to_proto(Fab(sha256(content).hexdigest(), content, {})),
-        override_config=user_config_to_proto(settings),
-    )
     with control_of(place) as control:
-        control._client.StartRun(request)
+        control.start({"folder": str(folder), "waker": str(place.waker)}, SENDER)
     wait_for((folder / "ready").exists, START_SECONDS)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edgetrain.bench.measure import Stopwatch, memory_baseline, peak_bytes
+from edgetrain.memory_profiler.kernel_files import table_bytes
 
 SECONDS = 1.0
 ROLLUP = Path("/proc/self/smaps_rollup")
@@ -21,10 +22,9 @@ ROLLUP = Path("/proc/self/smaps_rollup")
 
 def pss_bytes() -> int:
     """Return this process's proportional share of memory, in bytes."""
-    for line in ROLLUP.read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    raise KeyError("Pss")
+    found = table_bytes(ROLLUP, "Pss")
+    assert found is not None
+    return found
 
 
 def ours(examples: bytes, file: str, batch: int) -> Callable[[], Callable[[], object]]:

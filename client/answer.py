@@ -16,12 +16,7 @@ from edgetrain.task import Report, Task
 __all__ = ["introduction", "work"]
 
 
-def work(
-    task: Task,
-    kind: str,
-    node: NodeSettings,
-    workplace: Workplace | None = None,
-) -> Report:
+def work(task: Task, kind: str, node: NodeSettings, workplace: Workplace | None = None) -> Report:
     """Return the report of a task that came with a message of type `kind`.
 
     `workplace` is run_task's. Raises PayloadError for a task that is not this device's to do.

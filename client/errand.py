@@ -254,8 +254,6 @@ class Errand:
 
 def steps_kept(checkpoint: Path) -> int:
     """Return the micro-batches whose work a file keeps; 0 where it keeps none that can be used."""
-    if not checkpoint.exists():
-        return 0
     try:
         _, metadata = tensorfile.read(checkpoint)
         return int(trainer_fields(checkpoint, metadata)["steps"])

@@ -16,7 +16,7 @@ from edgetrain.checkpoint import plan_fields, read_checkpoint, trainer_fields
 from edgetrain.errors import DataError, PayloadError, StorageError
 from edgetrain.planner import Plan
 from edgetrain.task import Task
-from edgetrain.train import STREAMS, Trainer, load
+from edgetrain.train import STREAMS, Trainer, restored
 
 __all__ = ["keeping", "kept"]
 
@@ -29,8 +29,6 @@ def kept(path: Path, task: Task, chosen: Plan, stream: int) -> Trainer | None:
 
     What the file claims is compared before an arena is made of it.
     """
-    if not path.exists():
-        return None
     expected = plan_fields(chosen) | {
         "seed": task.seed,
         "stream": stream & STREAMS,
@@ -39,13 +37,13 @@ def kept(path: Path, task: Task, chosen: Plan, stream: int) -> Trainer | None:
     # The same bits come of any number.
     del expected["threads"]
     try:
-        _, metadata = read_checkpoint(path)
+        tensors, metadata = read_checkpoint(path)
         fields = trainer_fields(path, metadata)
         if metadata.get("model") != task.model.to_json() or fields["epochs"] >= task.local_epochs:
             return None
         if any(fields[name] != value for name, value in expected.items()):
             return None
-        return load(path, threads=chosen.threads)
+        return restored(path, tensors, metadata, threads=chosen.threads)
     except (DataError, PayloadError):
         return None
 

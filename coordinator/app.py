@@ -34,6 +34,7 @@ from edgetrain.storage import replace_file
 __all__ = ["app"]
 
 KEYS = ("fleet", "checkpoints", "result", "directions", "waker")
+
 app = ServerApp()
 
 

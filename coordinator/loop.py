@@ -156,8 +156,9 @@ class Loop:
 
     def _pause(self) -> None:
         """Wait for as long as the operator wants no new tasks."""
-        if self.directions().paused:
-            self.notify(Paused(self.model.version))
+        if not self.directions().paused:
+            return
+        self.notify(Paused(self.model.version))
         while self.directions().paused:
             self.clock.wait(PAUSED_SECONDS)
 

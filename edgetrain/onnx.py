@@ -15,6 +15,7 @@ from edgetrain.choices import Choices, walk
 from edgetrain.data.scaling import LIMIT, Scaling
 from edgetrain.errors import ConfigError
 from edgetrain.examples import InputType
+from edgetrain.extras import onnx_needed
 from edgetrain.gradient import GRADIENT
 from edgetrain.model import Model
 from edgetrain.ops import Flatten, GlobalAveragePool, WeightOp
@@ -100,11 +101,9 @@ def graph_of(packed: PackedModel, input_type: InputType) -> Graph:
 
 def onnx_model(packed: PackedModel, input_type: InputType) -> onnx.ModelProto:
     """Return the model as onnx has it, checked."""
-    try:
+    with onnx_needed():
         import onnx  # noqa: PLC0415 - no device has it
         from onnx import TensorProto, helper  # noqa: PLC0415
-    except ModuleNotFoundError:
-        raise ConfigError("ONNX files need onnx: pip install 'edgetrain[fleet]'") from None
 
     model, graph = packed.model, graph_of(packed, input_type)
     types = {"uint8": TensorProto.UINT8, "int8": TensorProto.INT8, "float32": TensorProto.FLOAT}

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgetrain.chain import Chain, Kernel, fitting
-from edgetrain.errors import ConfigError, DataError, ModelError, PayloadError
+from edgetrain.errors import DataError, ModelError, PayloadError
+from edgetrain.extras import onnx_needed
 from edgetrain.model import Model
 from edgetrain.ops.weights import Training
 
@@ -89,10 +90,8 @@ def from_onnx(path: str | Path, *, first: Training = "int8", last: Training = "i
 
 
 def _opened(path: Path) -> onnx.ModelProto:
-    try:
+    with onnx_needed():
         import onnx  # noqa: PLC0415 - no device has it
-    except ModuleNotFoundError:
-        raise ConfigError("ONNX files need onnx: pip install 'edgetrain[fleet]'") from None
     try:
         file = onnx.load(path, load_external_data=False)
         onnx.checker.check_model(file)

@@ -5,7 +5,7 @@ Standard library and the native engine alone, so that a device's worker needs no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from edgetrain.schema import Schema, check_state, check_tensors, moment_schema, 
 from edgetrain.step import FLIP_THRESHOLD, batch_begin, batches_of, step_settings
 from edgetrain.tensorfile import State, Tensor
 
-__all__ = ["LEARNING_RATE", "STREAMS", "Metrics", "Trainer", "load"]
+__all__ = ["LEARNING_RATE", "STREAMS", "Metrics", "Trainer", "load", "restored"]
 
 LEARNING_RATE = 0.04
 """Of a latent's or a scale's range, a step (ALGORITHMS: the knob that matters)."""
@@ -305,7 +305,13 @@ def load(path: str | Path, *, threads: int | None = None) -> Trainer:
 
     Raises DataError for a file that cannot be read, PayloadError for one that is not a checkpoint.
     """
-    tensors, metadata = read_checkpoint(path)
+    return restored(path, *read_checkpoint(path), threads=threads)
+
+
+def restored(
+    path: str | Path, tensors: State, metadata: Mapping[str, str], *, threads: int | None = None
+) -> Trainer:
+    """Return the trainer of what read_checkpoint found in a file. Raises PayloadError."""
     fields = trainer_fields(path, metadata)
     try:
         model = Model.from_json(metadata["model"])

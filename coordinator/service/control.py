@@ -86,10 +86,10 @@ class Control:
         with refused():
             self._client.UnregisterNode(UnregisterNodeRequest(node_id=node_id))
 
-    def start(self, settings: Mapping[str, str]) -> int:
-        """Start our ServerApp with this run-config; return the run's id."""
+    def start(self, settings: Mapping[str, str], app: Path = APP) -> int:
+        """Start a Flower app, ours unless given, with this run-config; return the run's id."""
         with refused():
-            content = build_fab_from_disk(APP)
+            content = build_fab_from_disk(app)
             fab = Fab(sha256(content).hexdigest(), content, {})
             request = StartRunRequest(
                 fab=fab_to_proto(fab), override_config=user_config_to_proto(dict(settings))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgetrain.coordinator.service.authority import Authority
+from edgetrain.coordinator.service.service import free_port
 
 WAIT_SECONDS = 60.0
 LOOK_SECONDS = 0.01
@@ -31,8 +32,7 @@ def served(folder: Path, upstream: str, header_seconds: float = WAIT_SECONDS) ->
     """Serve the proxy, with an authority in `folder`, before the URL `upstream`."""
     Authority(folder).prepare("127.0.0.1")
     waker = folder / "wake.sock"
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     code = (
         "from pathlib import Path; from edgetrain.coordinator.service import proxy;"
         f"proxy.HEADER_SECONDS = {header_seconds};"
